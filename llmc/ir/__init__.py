@@ -1,0 +1,1 @@
+"""The program, its dialect of operations, weights, score expressions, verifier and printer."""
