@@ -1,8 +1,8 @@
 """Score expressions: what an attention does to a score, and which keys it admits, as small expressions.
 
-Their variables are the score, the index of the head and the absolute positions of query and key. Masks, windows, soft capping and
-position biases are all of this form; backends compile the expression and recognise known forms by `implies_causal` and
-`window`.
+Their variables are the score, the index of the head and the absolute positions of query and key. Masks, windows, soft
+capping and position biases are all of this form; backends compile the expression and recognise known forms by
+`implies_causal` and `window`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from llmc.ir.types import TensorType
 def _infer(
     q: TensorType, k: TensorType, v: TensorType, sinks: Any = None, *, scale: float, score: ScoreExpr, admits: ScoreExpr
 ) -> TensorType:
-    require(all(t.rows == "T" and len(t.shape) == 3 for t in (q, k, v)), f"attention needs q, k, v [T, H, D], got {q}, {k}, {v}")
+    heads_first = all(t.rows == "T" and len(t.shape) == 3 for t in (q, k, v))
+    require(heads_first, f"attention needs q, k, v [T, H, D], got {q}, {k}, {v}")
     heads, kv_heads = q.fixed[0], k.fixed[0]
     require(v.fixed[0] == kv_heads and heads % kv_heads == 0, f"attention of {heads} heads over {k} and {v}")
     require(q.fixed[1] == k.fixed[1], f"attention of q {q} with k {k}: head sizes differ")

@@ -82,5 +82,5 @@ def gated(gate: Tensor, up: Tensor, *, activation: str) -> Tensor:
     """`activation(gate) * up`, the gated linear units of Shazeer (2020)."""
     if activation == "gelu_tanh":
         return F.gelu(gate, approximate="tanh") * up
-    functions = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+    functions: dict[str, Any] = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
     return functions[activation](gate) * up

@@ -1,0 +1,30 @@
+# Everything runs in .venv, which is made and filled on first use.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: venv demo test lint bench clean
+venv: $(STAMP)
+
+# torch comes first and alone: an open range would bring its CUDA libraries along.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+test: venv
+	$(BIN)/python -m pytest -q
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p llmc
+
+bench: venv
+	$(BIN)/python benchmarks/decode.py
+
+clean:
+	rm -rf .venv build dist *.egg-info
