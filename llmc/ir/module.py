@@ -1,0 +1,57 @@
+"""A program as a torch module: the reference semantics over one sequence, differentiable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from llmc.ir.program import Program
+
+
+@dataclass(frozen=True)
+class SequenceContext:
+    """What attention and row selection see: absolute positions int64 `[T]`, `[S]` and row indices int64 `[R]` or None (all)."""
+
+    q_position: Tensor
+    k_position: Tensor
+    out_rows: Tensor | None = None
+
+
+class ProgramModule(nn.Module):
+    """`forward(input_ids [T], position [T]) -> {output name: [R, ...]}`; weights are parameters, named as in the program."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        self.values = nn.ParameterDict()
+        self._keys = {name: name.replace(".", "/") for name in program.weights}
+        for name, weight in program.weights.items():
+            value = weight.evaluate()
+            self.values[self._keys[name]] = nn.Parameter(value, requires_grad=value.is_floating_point())
+
+    def forward(
+        self, input_ids: Tensor, position: Tensor | None = None, out_rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        position = torch.arange(len(input_ids)) if position is None else position
+        context = SequenceContext(position, position, out_rows)
+        values: dict[Node, Any] = {}
+        given = {"input_ids": input_ids, "position": position}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = given[node.target]
+            elif node.op == "get_attr":
+                values[node] = self.values[self._keys[node.target]]
+            elif node.op == "call_function":
+                values[node] = run_node(node, values, context)
+        return {name: values[node] for name, node in zip(self.program.outputs, self.program.results, strict=True)}
+
+
+def run_node(node: Node, values: dict[Node, Any], context: Any) -> Any:
+    """The reference semantics of one node."""
+    operands = [values[arg] if isinstance(arg, Node) else arg for arg in node.args]
+    extra = {"context": context} if node.target.contextual else {}  # type: ignore[union-attr]
+    return node.target.reference(*operands, **node.kwargs, **extra)  # type: ignore[union-attr]

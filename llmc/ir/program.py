@@ -1,0 +1,136 @@
+"""A program: a graph of the dialect, the weights it names, and the names of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.fx import Graph, Node
+
+from llmc.ir.types import Origin, TensorType
+from llmc.ir.weights import Weight
+
+if TYPE_CHECKING:
+    from llmc.ir.blocks import Blocks
+    from llmc.ir.edit import Editor
+    from llmc.ir.module import ProgramModule
+    from llmc.ir.rewrite import Report, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a backend lowers: one function from per-token inputs to the outputs of the rows asked for.
+
+    `graph` holds placeholders (`input_ids [T]`, `position [T]`, int64), `get_attr` nodes that name weights, `call_function`
+    nodes whose target is an `Op`, and one output, a tuple. A node's `meta` has its "type" (TensorType) and "origin" (Origin).
+    Users never change a program: `rewrite` and `edit` give a new one that shares the weights.
+    """
+
+    graph: Graph
+    weights: dict[str, Weight]
+    outputs: tuple[str, ...]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that compute, in order."""
+        return [node for node in self.graph.nodes if node.op == "call_function"]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the per-token inputs."""
+        return tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
+
+    @property
+    def results(self) -> list[Node]:
+        """The node of each output."""
+        return list(self.graph.output_node().args[0])  # type: ignore[arg-type]
+
+    def find(self, op: str) -> list[Node]:
+        """The nodes of one op, by its name."""
+        return [node for node in self.nodes if node.target.name == op]  # type: ignore[union-attr]
+
+    def weight(self, node: Node) -> Weight:
+        """The weight that a `get_attr` node stands for."""
+        return self.weights[str(node.target)]
+
+    def weight_bytes(self) -> int:
+        """Size of all weights as stored; one that several nodes read counts once."""
+        return sum(weight.bytes for weight in self.weights.values())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations for one token, its output row included, at a context of one position."""
+        from llmc.ir.cost import node_cost
+
+        return sum(node_cost(self, node).flops for node in self.nodes)
+
+    @cached_property
+    def blocks(self) -> Blocks | None:
+        """The layers that repeat, or None (`llmc.ir.blocks`)."""
+        from llmc.ir.blocks import find_blocks
+
+        return find_blocks(self)
+
+    def rewrite(self, rule: Rule, report: Report | None = None) -> Program:
+        """Apply a rule to all places where it matches, without overlaps, in one copy of the graph."""
+        from llmc.ir.rewrite import rewrite
+
+        return rewrite(self, rule, report)
+
+    def edit(self, name: str = "") -> Editor:
+        """A copy to change freely; `name` (of the pass) is added to the origins of new nodes. End with `finish()`."""
+        from llmc.ir.edit import Editor
+
+        return Editor.of(self, name)
+
+    def as_module(self) -> ProgramModule:
+        """The program as a differentiable torch module over one sequence."""
+        from llmc.ir.module import ProgramModule
+
+        return ProgramModule(self)
+
+    def verify(self) -> None:
+        """Raise VerificationError unless every rule of the dialect holds."""
+        from llmc.ir.verify import verify
+
+        verify(self)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `program.json` and `weights.safetensors`."""
+        from llmc.ir.serialize import save
+
+        save(self, Path(folder))
+
+    @staticmethod
+    def load(folder: Path | str) -> Program:
+        """Read what `save` wrote; weights stay on disk until used. Raises ArtifactError if it is damaged."""
+        from llmc.ir.serialize import load
+
+        return load(Path(folder))
+
+    def __str__(self) -> str:
+        from llmc.ir.printer import print_program
+
+        return print_program(self)
+
+
+def type_of(node: Any) -> TensorType:
+    """Type of a node's value."""
+    return node.meta["type"]
+
+
+def origin_of(node: Node) -> Origin:
+    """Where a node comes from."""
+    return node.meta.get("origin", Origin())
+
+
+def operand_types(node: Node) -> list[Any]:
+    """What `Op.infer` is given: the types of node operands, numbers and None as they are."""
+    return [type_of(arg) if isinstance(arg, Node) else arg for arg in node.args]
+
+
+def streaming_operands(node: Node) -> Iterator[Node]:
+    """The operands of a node that are computed or inputs, rather than weights."""
+    return (arg for arg in node.args if isinstance(arg, Node) and arg.op != "get_attr")
