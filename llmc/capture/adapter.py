@@ -1,0 +1,169 @@
+"""Models of the `transformers` library: one attention op a layer, through the library's own attention interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmc.capture.axes import Builder
+from llmc.capture.rules.attention import attend
+from llmc.errors import CaptureError
+from llmc.ir.score import FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
+
+NAME = "llmc"
+KNOWN = ("dropout", "scaling", "softcap", "s_aux", "sliding_window", "is_causal", "use_cache", "position_ids",
+         "cache_position", "output_attentions", "output_hidden_states", "return_dict")  # fmt: skip
+"""Keywords of the attention interface that are understood or change no number: a window is part of the mask."""
+
+MINUS_INFINITY = const(-float("inf"))
+
+
+class Traced:
+    """Stands for an index of the mask function; what is done to it becomes a score expression."""
+
+    def __init__(self, expr: ScoreExpr) -> None:
+        self.expr = expr
+
+    def new_ones(self, size: Any, dtype: Any = None) -> Traced:
+        return Traced(TRUE)
+
+    def new_zeros(self, size: Any, dtype: Any = None) -> Traced:
+        return Traced(FALSE)
+
+    def to(self, *args: Any, **kwargs: Any) -> Traced:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("the mask depends on the positions in a way that is no expression")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _operator(kind: str, swapped: bool = False) -> Callable[[Traced, Any], Traced]:
+    def operate(self: Traced, other: Any) -> Traced:
+        if not isinstance(other, Traced | int | float | bool):
+            return NotImplemented
+        operand = other.expr if isinstance(other, Traced) else const(other)
+        return Traced(apply(kind, *((operand, self.expr) if swapped else (self.expr, operand))))
+
+    return operate
+
+
+for _name, _kind in {
+    "add": "add", "sub": "sub", "mul": "mul", "and": "logical_and", "or": "logical_or", "le": "le", "lt": "lt", "ge": "ge",
+    "gt": "gt", "eq": "eq", "ne": "ne",
+}.items():  # fmt: skip
+    setattr(Traced, f"__{_name}__", _operator(_kind))
+    if _name in ("add", "sub", "mul", "and", "or"):
+        setattr(Traced, f"__r{_name}__", _operator(_kind, swapped=True))
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys an attention admits; travels through the model in place of a mask tensor."""
+
+    admits: ScoreExpr
+
+
+def mask_interface(*args: Any, mask_function: Callable[..., Any], attention_mask: Any = None, **ignored: Any) -> Mask:
+    """The library's mask function as an expression."""
+    if attention_mask is not None:
+        raise CaptureError("the model makes a padding mask of its own; batches need no padding here")
+    try:
+        traced = mask_function(Traced(const(0)), Traced(const(0)), Traced(Q), Traced(K))
+    except Exception as error:
+        raise CaptureError(f"the attention mask of the model is no expression of positions: {error}") from error
+    return Mask(traced.expr if isinstance(traced, Traced) else const(bool(traced)))
+
+
+_calls: ContextVar[list[tuple[ScoreExpr, ScoreExpr]]] = ContextVar("calls")
+_library = torch.library.Library(NAME, "DEF")
+_library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, float scale, int call) -> Tensor")
+
+
+def _empty(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, scale: float, call: int) -> Tensor:
+    return q.new_empty(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
+
+
+_library.impl("attention", _empty, "CompositeExplicitAutograd")
+
+
+def attention_interface(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """One opaque op for the attention of a layer: query `[1, H, S, D]`, key and value `[1, G, S, D]`."""
+    unknown = [name for name, given in kwargs.items() if name not in KNOWN and given is not None]
+    if unknown or kwargs.get("dropout") or not isinstance(attention_mask, Mask):
+        what = f"the keyword {', '.join(unknown)}" if unknown else "dropout" if kwargs.get("dropout") else "no mask"
+        raise CaptureError(f"attention of {type(module).__name__} with {what}: capture does not know what it means")
+    scaling = kwargs.get("scaling")
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    score = SCORE
+    if kwargs.get("softcap"):
+        cap = const(float(kwargs["softcap"]))
+        score = apply("mul", apply("tanh", apply("div", SCORE, cap)), cap)
+    calls = _calls.get()
+    calls.append((score, attention_mask.admits))
+    out = torch.ops.llmc.attention(query, key, value, kwargs.get("s_aux"), scale, len(calls) - 1)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def keywords() -> dict[str, Any]:
+    """What a model of the library is called with besides ids: a cache that is empty and stays so.
+
+    With a cache at hand the library does not look for sequences packed into one row, which it cannot do while tracing.
+    """
+    from transformers import DynamicCache
+
+    class EmptyCache(DynamicCache):
+        def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            return keys, values
+
+        def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
+            return 0
+
+        def get_query_offset(self, *args: Any, **kwargs: Any) -> int:
+            return 0
+
+        def get_mask_sizes(self, query_length: Any, *args: Any, **kwargs: Any) -> tuple[Any, int]:
+            return query_length, 0
+
+    return {"past_key_values": EmptyCache(), "use_cache": False}
+
+
+@contextmanager
+def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
+    """While active, the model's attention is one op; gives the rules that understand it. The model is left as it was found."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attention_interface)
+    AttentionMaskInterface.register(NAME, mask_interface)
+    calls: list[tuple[ScoreExpr, ScoreExpr]] = []
+    token = _calls.set(calls)
+    before = module.config._attn_implementation  # type: ignore[union-attr]
+    supported = getattr(module, "_supports_attention_backend", False)
+
+    def rule(b: Builder, q: Any, k: Any, v: Any, sinks: Any, scale: float, call: int) -> Any:
+        score, admits = calls[call]
+        scaled = _replace_score(score, apply("mul", SCORE, const(scale)))
+        expr = scaled if admits == TRUE else apply("where", admits, scaled, MINUS_INFINITY)
+        return attend(b, q, k, v, expr, sinks)
+
+    try:
+        module.set_attn_implementation(NAME if supported else "eager")  # type: ignore[operator]
+        yield {f"{NAME}::attention": rule}
+    finally:
+        module.set_attn_implementation(before)  # type: ignore[operator]
+        _calls.reset(token)
+
+
+def _replace_score(expr: ScoreExpr, by: ScoreExpr) -> ScoreExpr:
+    if expr == SCORE:
+        return by
+    return ScoreExpr(expr.kind, tuple(_replace_score(arg, by) for arg in expr.args), expr.value)

@@ -1,0 +1,229 @@
+"""Building the program while labels are propagated: alignment of layouts, and what constants and positions turn into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from llmc.capture.scores import causal_table, move_to_keys
+from llmc.capture.values import (
+    KEY,
+    ONE,
+    TOKEN,
+    Const,
+    Dim,
+    Layout,
+    Refusal,
+    Scores,
+    Stream,
+    Table,
+    Value,
+    const,
+    fixed,
+    index_of,
+)
+from llmc.ir import ops
+from llmc.ir.edit import Editor
+from llmc.ir.op import OPS, Op
+from llmc.ir.program import type_of
+from llmc.ir.score import CAUSAL, K, Q, ScoreExpr, apply
+from llmc.ir.score import const as number
+from llmc.ir.weights import Computed, Stored, Weight
+
+
+class Builder:
+    """The program under construction, and the constants already in it."""
+
+    def __init__(self) -> None:
+        self.editor = Editor()
+        self._weight_nodes: dict[Weight, Node] = {}
+        self._position_nodes: dict[tuple[ScoreExpr, str], Node] = {}
+
+    def node(self, op: Op, *operands: Any, **attributes: Any) -> Node:
+        """A node of the program."""
+        return self.editor.op(op, *operands, **attributes)
+
+    def weight_node(self, value: Const) -> Node:
+        """The node of a constant."""
+        if value.weight not in self._weight_nodes:
+            self._weight_nodes[value.weight] = self.editor.weight(value.weight, value.name)
+        return self._weight_nodes[value.weight]
+
+    def reshaped(self, node: Node, sizes: tuple[int, ...]) -> Node:
+        """A node with other fixed dimensions."""
+        return node if type_of(node).fixed == sizes else self.node(ops.reshape, node, shape=sizes)
+
+    def stream(self, value: Any) -> Stream:
+        """Tables and positions as computed values. Raises Refusal for what is none."""
+        if isinstance(value, Stream):
+            return value
+        if isinstance(value, Table):
+            value = self.resolve(value)
+        if isinstance(value, Stream):
+            return value
+        if isinstance(value, Scores) and not value.pairwise and index_of(value.layout, "token") is not None:
+            return Stream(value.layout, self.position_node(value.expr, value.dtype))
+        raise Refusal("a value that relates positions is used as if it had one entry a token")
+
+    def position_node(self, expr: ScoreExpr, dtype: str) -> Node:
+        """An expression of the position as a computed value `[T]`."""
+        if (expr, dtype) not in self._position_nodes:
+            node = self._position(expr)
+            if not isinstance(node, Node):
+                raise Refusal("a constant for each position")
+            if type_of(node).dtype != dtype:
+                node = self.node(ops.cast, node, dtype=dtype)
+            self._position_nodes[expr, dtype] = node
+        return self._position_nodes[expr, dtype]
+
+    def _position(self, expr: ScoreExpr) -> Any:
+        if expr == Q:
+            return self.editor.input("position")
+        if expr.kind == "const":
+            return expr.value
+        return self.node(OPS[expr.kind], *(self._position(arg) for arg in expr.args))
+
+    def resolve(self, table: Table) -> Stream | Scores:
+        """What a constant cut to the length of the sequence is: a mask, the positions, or rows looked up by position."""
+        base, axes = table.base, table.axes
+        if len(axes) == 2:
+            if any(size != 1 for i, size in enumerate(base.shape) if i not in axes):
+                raise Refusal("a table over pairs of positions with other dimensions besides")
+            if not base.real:
+                raise Refusal("a learned table over pairs of positions")
+            values = base.tensor()
+            flat = values.reshape([values.shape[axis] for axis in axes])
+            return Scores(table.layout, causal_table(flat), base.weight.type.dtype)
+        axis = axes[0]
+        length = base.shape[axis]
+        if base.real and base.weight.type.dtype == "int64" and base.tensor().numel() == length:
+            if not torch.equal(base.tensor().flatten(), torch.arange(length)):
+                raise Refusal("whole numbers for each position that are not the positions")
+            return Scores(table.layout, Q, "int64")
+        moved = fold(f"{base.name}.by_position", lambda t: t.movedim(axis, 0).flatten(1), [base])
+        if moved.weight.type.dtype != "float32":
+            raise Refusal(f"a table of {moved.weight.type.dtype} indexed by position")
+        node = self.node(ops.embedding, self.position_node(Q, "int64"), self.weight_node(moved))
+        layout = table.layout
+        return Stream(layout, self.reshaped(node, tuple(dim.size for dim in layout if dim.label == "fixed")))
+
+    # ---- alignment
+
+    def aligned(self, values: list[Any]) -> tuple[list[Any], Layout]:
+        """Operands of an elementwise op, each with the fixed dimensions that the result's layout asks for, and that layout."""
+        layout = broadcast_layout([value.layout for value in values if isinstance(value, Value)])
+        return [self.fitted(value, layout) for value in values], layout
+
+    def fitted(self, value: Any, layout: Layout) -> Any:
+        """One operand as a node (or number) that broadcasts against a value of `layout`."""
+        if not isinstance(value, Value):
+            return value
+        if isinstance(value, Const) and value.number() is not None and value.weight.type.dtype != "float32":
+            return value.number()
+        padded = (*[ONE] * (len(layout) - len(value.layout)), *value.layout)
+        sizes = []
+        for mine, wanted in zip(padded, layout, strict=True):
+            if wanted.label == "fixed":
+                sizes.append(mine.size if mine.label == "fixed" else 1)
+        if isinstance(value, Const):
+            while sizes and sizes[0] == 1:
+                sizes.pop(0)
+            if not sizes and value.number() is not None:
+                return value.number()
+            shape = tuple(sizes) or (1,)
+            if value.shape != shape:
+                value = fold(f"{value.name}.{'x'.join(map(str, shape))}", lambda t: t.reshape(shape), [value])
+            return self.weight_node(value)
+        if isinstance(value, Stream) and index_of(padded, "token") is None and index_of(layout, "token") is not None:
+            raise Refusal("the last position's value meets values of every position")
+        return self.reshaped(self.stream(value).node, tuple(sizes))
+
+
+def broadcast_layout(layouts: list[Layout]) -> Layout:
+    """The layout of an elementwise result. Raises Refusal where positions would meet other dimensions."""
+    rank = max(len(layout) for layout in layouts)
+    result: list[Dim] = []
+    for place in range(rank):
+        dims = [layout[place - rank + len(layout)] for layout in layouts if place - rank + len(layout) >= 0]
+        labels = {dim.label for dim in dims if dim.label != "one" and dim != fixed(1)}
+        if len(labels) > 1:
+            raise Refusal(f"positions meet another dimension: {', '.join(map(describe, layouts))}")
+        label = labels.pop() if labels else None
+        if label == "token":
+            result.append(TOKEN)
+        elif label == "key":
+            result.append(KEY)
+        elif label == "fixed":
+            sizes = {dim.size for dim in dims if dim.size != 1}
+            if len(sizes) > 1:
+                raise Refusal(f"sizes do not broadcast: {', '.join(map(describe, layouts))}")
+            result.append(fixed(sizes.pop()))
+        else:
+            result.append(fixed(1) if fixed(1) in dims else ONE)
+    return tuple(result)
+
+
+def describe(layout: Layout) -> str:
+    """A layout for messages: `[one, token, 64]`."""
+    return f"[{', '.join(map(str, layout))}]"
+
+
+def fold(name: str, function: Callable[..., Tensor], operands: list[Any]) -> Const:
+    """A constant made from constants: at once if all may be looked at, else when it is needed."""
+    bases = [operand for operand in operands if isinstance(operand, Const)]
+
+    def call(*values: Tensor) -> Tensor:
+        given = iter(values)
+        return function(*(next(given) if isinstance(operand, Const) else operand for operand in operands))
+
+    if all(base.real for base in bases):
+        return const(Stored(call(*(base.tensor() for base in bases)).contiguous()), name, True)
+    with torch.no_grad():
+        shapes = [torch.empty(base.shape, dtype=getattr(torch, base.weight.type.dtype), device="meta") for base in bases]
+        result = call(*shapes)
+    dtype = {torch.float64: "float32", torch.int32: "int64"}.get(result.dtype, str(result.dtype).removeprefix("torch."))
+    return const(Computed(call, tuple(base.weight for base in bases), tuple(result.shape), dtype), name, False)
+
+
+def paired(values: list[Any]) -> list[Any]:
+    """Position expressions of one step of a pairwise op: along the later of two token dimensions they are about keys."""
+    arrays = [value for value in values if isinstance(value, Scores)]
+    rank = max(len(value.layout) for value in arrays)
+    places: dict[int, set[str]] = {}
+    for value in arrays:
+        for label in ("token", "key"):
+            place = index_of(value.layout, label)
+            if place is not None:
+                places.setdefault(place - len(value.layout) + rank, set()).add(label)
+    if len(places) < 2:
+        return values
+    key_place = max(places)
+
+    def relabel(value: Any) -> Any:
+        if not isinstance(value, Scores) or value.pairwise:
+            return value
+        place = index_of(value.layout, "token")
+        if place is None or place - len(value.layout) + rank != key_place:
+            return value
+        layout = tuple(KEY if i == place else dim for i, dim in enumerate(value.layout))
+        return Scores(layout, move_to_keys(value.expr), value.dtype)
+
+    return [relabel(value) for value in values]
+
+
+def triangle(value: Scores, upper: bool, diagonal: int) -> Scores:
+    """tril or triu of a square table over (query, key)."""
+    labels = [dim.label for dim in value.layout[-2:]]
+    if labels != ["token", "key"]:
+        raise Refusal("tril or triu of something else than a table over (query, key)")
+    if diagonal == 0 and not upper:
+        keep = CAUSAL
+    else:
+        distance = apply("sub", K, Q)
+        keep = apply("ge" if upper else "le", distance, number(diagonal))
+    empty = number(False) if value.dtype == "bool" else number(0)
+    return Scores(value.layout, apply("where", keep, value.expr, empty), value.dtype)

@@ -1,0 +1,164 @@
+"""The walk over the exported graph: each node's rule is applied to labelled values, or the node is refused by name."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from llmc.capture.axes import Builder, fold
+from llmc.capture.rules import load_rules
+from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of
+from llmc.errors import CaptureError, VerificationError
+from llmc.ir.types import Origin
+from llmc.ir.weights import Stored
+
+IGNORED = (
+    "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size",
+)  # fmt: skip
+MIXERS = (
+    "cumsum", "cumprod", "convolution", "conv1d", "roll", "flip", "sort", "topk", "pad", "constant_pad_nd", "fft_fft",
+    "gru", "lstm", "rnn_tanh", "unfold", "avg_pool1d", "max_pool1d", "logcumsumexp", "diff", "slice_scatter", "index_put",
+)  # fmt: skip
+"""Ops known to relate elements along a dimension, for the wording of the refusal."""
+
+INTEGERS: dict[Any, Callable[[Length, Length], Length | None]] = {
+    operator.add: lambda a, b: Length(a.scale + b.scale, a.offset + b.offset),
+    operator.sub: lambda a, b: Length(a.scale - b.scale, a.offset - b.offset),
+    operator.mul: lambda a, b: _product(a, b),
+}
+
+
+def _product(a: Length, b: Length) -> Length | None:
+    if a.scale and b.scale:
+        return None
+    return Length(a.scale * b.offset + b.scale * a.offset, a.offset * b.offset)
+
+
+class Interpreter:
+    """Builds a program from an exported graph whose user inputs are `input_ids [1, S]`."""
+
+    def __init__(self, exported: torch.export.ExportedProgram, prefix: str, opaque: dict[str, Callable[..., Any]]) -> None:
+        self.exported, self.prefix = exported, prefix
+        self.builder = Builder()
+        self.rules = {**load_rules(), **opaque}
+        self.values: dict[Node, Any] = {}
+
+    def run(self) -> list[Stream]:
+        """The values of the outputs. Raises CaptureError at the first node that cannot be proved to keep positions apart."""
+        results: list[Any] = []
+        for node in self.exported.graph.nodes:
+            try:
+                if node.op == "placeholder":
+                    self.values[node] = self.placeholder(node)
+                elif node.op == "output":
+                    results = [self.values[arg] for arg in node.args[0] if isinstance(arg, Node)]
+                elif not _ignored(node):
+                    self.builder.editor.origin = self.origin(node)
+                    self.values[node] = self.call(node)
+            except (Refusal, VerificationError) as error:
+                raise CaptureError(self.refusal(node, str(error))) from error
+        for value in results:
+            if not isinstance(value, Stream):
+                raise CaptureError(f"the output {describe_value(value)} of the module has no entry for each token")
+        return results
+
+    def placeholder(self, node: Node) -> Any:
+        """A parameter, a buffer, a lifted constant or the ids."""
+        signature = self.exported.graph_signature
+        for table, real in (
+            (signature.inputs_to_parameters, False),
+            (signature.inputs_to_buffers, True),
+            (signature.inputs_to_lifted_tensor_constants, True),
+        ):
+            if node.name in table:
+                name = table[node.name]
+                tensor = self.exported.state_dict.get(name)
+                tensor = self.exported.constants[name] if tensor is None else tensor
+                return const(Stored(tensor.detach()), name.removeprefix(self.prefix), real)
+        return Stream((ONE, TOKEN), self.builder.editor.input("input_ids"))
+
+    def call(self, node: Node) -> Any:
+        """The value of a call."""
+        args = pytree.tree_map_only(Node, self.values.__getitem__, node.args)
+        kwargs = pytree.tree_map_only(Node, self.values.__getitem__, dict(node.kwargs))
+        if node.target is operator.getitem:
+            return args[0][args[1]]
+        flat = pytree.tree_leaves((args, kwargs))
+        if any(isinstance(value, Length) for value in flat) and node.target in INTEGERS:
+            result = INTEGERS[node.target](*(Length.of(value) for value in args))
+            if result is None:
+                raise Refusal("arithmetic on the length of the sequence that is not linear")
+            return Length.plain(result.scale, result.offset)
+        if not isinstance(node.target, torch._ops.OpOverload):
+            if not any(isinstance(value, Value | Length) for value in flat):
+                return node.target(*args, **kwargs)  # type: ignore[operator]
+            raise Refusal(f"{node.target} on the length of the sequence")
+        values = [value for value in flat if isinstance(value, Value)]
+        if values and all(isinstance(value, Const) for value in values) and not any(isinstance(v, Length) for v in flat):
+            return self.folded(node, args, kwargs)
+        name = node.target._schema.name
+        if name not in self.rules:
+            raise Refusal(self.unknown(name, values))
+        rule = self.rules[name]
+        if "name" in inspect.signature(rule).parameters:
+            kwargs["name"] = name.split("::")[1]
+        return rule(self.builder, *args, **kwargs)
+
+    def folded(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """A call on constants alone: made now if they are no parameters, else when the result is needed."""
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+
+        def compute(*values: Any) -> Tensor:
+            given, named = pytree.tree_unflatten(list(values), spec)
+            return node.target(*given, **named)  # type: ignore[operator]
+
+        returns = node.target._schema.returns  # type: ignore[union-attr]
+        if len(returns) != 1 or str(returns[0].type) != "Tensor":
+            if str(returns[0].type) in ("int", "SymInt") or node.target._schema.name == "aten::sym_size":  # type: ignore[union-attr]
+                return args[0].shape[args[1]]
+            pieces = node.meta["val"]
+            return [fold(f"{node.name}.{i}", lambda *v, i=i: compute(*v)[i], leaves) for i in range(len(pieces))]
+        names = [leaf.name for leaf in leaves if isinstance(leaf, Const)]
+        return fold(f"{names[0]}.{node.name}", compute, leaves)
+
+    def unknown(self, name: str, values: list[Value]) -> str:
+        short = name.split("::")[1]
+        streams = any(index_of(value.layout, "token") is not None for value in values)
+        if short in MIXERS and streams:
+            return "it mixes positions"
+        return "capture has no rule for it"
+
+    def origin(self, node: Node) -> Origin:
+        """Module path and source line of an exported node."""
+        stack = node.meta.get("nn_module_stack") or {}
+        path = next((entry[0] for entry in reversed(list(stack.values())) if isinstance(entry, tuple)), "")
+        frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', node.meta.get("stack_trace") or "")
+        own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+        source = f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
+        return Origin(path.removeprefix(self.prefix.rstrip(".")).lstrip("."), source)
+
+    def refusal(self, node: Node, reason: str) -> str:
+        """The whole message for a node that cannot be captured."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        origin = self.origin(node)
+        kind = stack[-1][1].rsplit(".", 1)[-1] if stack and isinstance(stack[-1][1], str) else ""
+        operation = str(getattr(node.target, "_schema", node.target)).split("(")[0].replace("aten::", "aten.").split(" ")[0]
+        where = f"\n  at {origin.source} in {kind}.forward" if origin.source else ""
+        return f"cannot derive a KV cache for '{origin.module or kind}' ({operation}, node '{node.name}'): {reason}.{where}"
+
+
+def _ignored(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in IGNORED
+
+
+def describe_value(value: Any) -> str:
+    """A value for messages."""
+    return type(value).__name__ if not isinstance(value, Value) else f"[{', '.join(map(str, value.layout))}]"

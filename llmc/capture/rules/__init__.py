@@ -1,0 +1,35 @@
+"""What each aten op means for labels, values and the program: one function an op, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmc.capture.axes import Builder
+
+Rule = Callable[..., Any]
+RULES: dict[str, Rule] = {}
+"""By name of the op without its overload: `aten::add`. A rule takes the builder and the op's arguments."""
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for ops of these names, in the namespace `aten` unless one is given."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES[name if "::" in name else f"aten::{name}"] = function
+        return function
+
+    return register
+
+
+def load_rules() -> dict[str, Rule]:
+    """All rules."""
+    from llmc.capture.rules import attention, contractions, creation, pointwise, reductions, views
+
+    assert all((attention, contractions, creation, pointwise, reductions, views))
+    return RULES
+
+
+__all__ = ["RULES", "Builder", "Rule", "load_rules", "rule"]

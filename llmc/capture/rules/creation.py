@@ -1,0 +1,82 @@
+"""Values made from nothing: positions, and tables over positions filled with one number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llmc.capture.axes import Builder, triangle
+from llmc.capture.rules import rule
+from llmc.capture.rules.pointwise import NAMES, dtype_name, elementwise
+from llmc.capture.values import KEY, ONE, TOKEN, Dim, Length, Refusal, S, Scores, Size, Table, Value, const, positions
+from llmc.ir import ops
+from llmc.ir.score import const as number
+from llmc.ir.weights import Stored
+
+
+@rule("arange")
+def _arange(b: Builder, *bounds: Size, dtype: Any = None, **ignored: Any) -> Value:
+    start, stop, step = (0, *bounds, 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    if all(isinstance(bound, int | float) for bound in (start, stop, step)):
+        return const(Stored(torch.arange(start, stop, step, dtype=dtype)), "arange", True)  # type: ignore[arg-type]
+    if step != 1 or Length.of(stop).scale != 1 or Length.of(start).scale or Length.of(stop).offset != Length.of(start).offset:
+        raise Refusal("an arange over something else than the positions of the sequence")
+    made: Value = positions()
+    if start:
+        made = elementwise(b, ops.add, made, start)
+    if dtype is not None and dtype.is_floating_point:
+        made = Scores(made.layout, made.expr, "float32")  # type: ignore[attr-defined]
+    return made
+
+
+def filled(sizes: list[Size], value: Any, dtype: torch.dtype | None) -> Value:
+    """A tensor of one number."""
+    name = NAMES.get(dtype, "int64") if dtype is not None else "float32"
+    value = {"bool": bool, "int64": int, "float32": float}[name](value)
+    lengths = [i for i, size in enumerate(sizes) if size == S]
+    if any(isinstance(size, Length) and size != S for size in sizes) or len(lengths) > 2:
+        raise Refusal("a tensor whose size depends on the length of the sequence in an unknown way")
+    if not lengths:
+        return const(Stored(torch.full(sizes, value)), "filled", True)  # type: ignore[arg-type]
+    if any(size not in (1, S) for size in sizes):
+        raise Refusal("a constant tensor over positions and features")
+    labels: list[Dim] = [ONE] * len(sizes)
+    labels[lengths[0]] = TOKEN
+    if len(lengths) == 2:
+        labels[lengths[1]] = KEY
+    return Scores(tuple(labels), number(value), name)
+
+
+@rule("full", "ones", "zeros", "scalar_tensor")
+def _full(b: Builder, sizes: Any, value: Any = None, *, name: str, dtype: Any = None, **ignored: Any) -> Value:
+    if name == "scalar_tensor":
+        sizes, value = [], sizes
+    if value is None:
+        value = 1 if name == "ones" else 0
+    if dtype is None:
+        dtype = torch.float32 if name in ("ones", "zeros") or isinstance(value, float) else torch.tensor(value).dtype
+    return filled(list(sizes), value, dtype)
+
+
+@rule("full_like", "ones_like", "zeros_like", "new_ones", "new_zeros", "new_full")
+def _like(b: Builder, x: Any, *args: Any, name: str, dtype: Any = None, **ignored: Any) -> Value:
+    sizes = list(x.sizes) if name.endswith("_like") else list(args[0])
+    value = args[-1] if name in ("full_like", "new_full") else 1 if "ones" in name else 0
+    return filled(sizes, value, dtype or getattr(torch, dtype_name(x)))
+
+
+@rule("tril", "triu")
+def _triangle(b: Builder, x: Any, diagonal: int = 0, *, name: str) -> Value:
+    if isinstance(x, Table):
+        x = b.resolve(x)
+    if not isinstance(x, Scores):
+        raise Refusal(f"{name} of something else than a table over (query, key)")
+    return triangle(x, name == "triu", diagonal)
+
+
+@rule("sym_size")
+def _size(b: Builder, x: Any, dim: int) -> Size:
+    return x.sizes[dim]
+
+
