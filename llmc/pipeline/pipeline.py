@@ -1,0 +1,134 @@
+"""A pipeline: a list of passes to print, slice and run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llmc.errors import LLMCError, PipelineError
+from llmc.ir.program import Program
+from llmc.pipeline.base import Pass, PassContext, PassRecord
+from llmc.pipeline.ordering import order
+from llmc.plugins.registry import Registry
+
+
+class Instrument(Protocol):
+    """Something done around every pass."""
+
+    def captured(self, program: Program) -> None:
+        """The pipeline starts with this program."""
+
+    def finished(self, key: str, before: Program, after: Program, record: PassRecord) -> None:
+        """A pass has run. May raise LLMCError to stop the pipeline, and may add to the record."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass in a pipeline. `asked`: the user named it, so that it must match something."""
+
+    key: str
+    item: Pass
+    asked: bool = False
+
+
+@dataclass
+class Result:
+    """What a pipeline gave: the program, a record for each pass, and the program after each."""
+
+    program: Program
+    records: list[PassRecord] = field(default_factory=list)
+    snapshots: dict[str, Program] = field(default_factory=dict)
+
+
+class Pipeline(Sequence[Step]):
+    """Passes in the order in which they run; `moves` says what that order changed of the one asked for."""
+
+    def __init__(self, steps: Sequence[Step], moves: Sequence[str] = ()) -> None:
+        self.steps, self.moves = tuple(steps), tuple(moves)
+
+    @staticmethod
+    def of(recipe: Sequence[Any], asked: Sequence[Any], registry: Registry) -> Pipeline:
+        """Passes of a recipe and those the user asked for besides: names, `{"name": ..., option: ...}`, classes, instances.
+
+        Raises PluginError for unknown names, PipelineError for bad options or orders that contradict each other.
+        """
+        steps: list[Step] = []
+        for spec, wanted in [*((s, False) for s in recipe), *((s, True) for s in asked)]:
+            item = _instance(spec, registry)
+            count = sum(step.item.name == item.name for step in steps)
+            steps.append(Step(item.name if not count else f"{item.name}#{count + 1}", item, wanted))
+        ordered, moves = order([(step.key, step.item) for step in steps])
+        by_key = {step.key: step for step in steps}
+        return Pipeline([by_key[key] for key, _ in ordered], moves)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Pipeline(self.steps[index], self.moves) if isinstance(index, slice) else self.steps[index]
+
+    def __str__(self) -> str:
+        lines = [f"{i:>2}. {step.item}" for i, step in enumerate(self.steps, 1)]
+        return "\n".join([*lines, *(f"    ({move})" for move in self.moves)])
+
+    def run(self, program: Program, registry: Registry, instruments: Sequence[Instrument] = ()) -> Result:
+        """Run every pass. Raises PipelineError naming the pass that failed, or that was asked for and matched nothing."""
+        result = Result(program)
+        for instrument in instruments:
+            instrument.captured(program)
+        for step in self.steps:
+            registry.manager.hook.llmc_pass_started(name=step.key, program=result.program)
+            before = result.program
+            after, record = _run_step(step, before)
+            for instrument in instruments:
+                instrument.finished(step.key, before, after, record)
+            registry.manager.hook.llmc_pass_finished(name=step.key, record=record)
+            result.program = result.snapshots[step.key] = after
+            result.records.append(record)
+        return result
+
+
+def _instance(spec: Any, registry: Registry) -> Pass:
+    if isinstance(spec, Pass):
+        return spec
+    if isinstance(spec, type) and issubclass(spec, Pass):
+        return spec()
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise PipelineError(f"a pass is given by its name, a dict with a 'name', a class or an instance, not by {spec!r}")
+    options = {key: value for key, value in spec.items() if key != "name"}
+    return registry.pass_class(spec["name"])(**options)
+
+
+def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
+    context = PassContext(step.item.name)
+    began = time.perf_counter()
+    try:
+        after = step.item.run(program, context)
+    except LLMCError:
+        raise
+    except Exception as error:  # a pass may be anybody's
+        raise PipelineError(f"pass '{step.key}' failed: {type(error).__name__}: {error}") from error
+    if not isinstance(after, Program):
+        raise PipelineError(f"pass '{step.key}' returned {type(after).__name__}, not a Program")
+    if step.asked and after is program and not context.matches:
+        reasons = "; ".join(f"{where}: {why}" for where, why in context.refusals[:3])
+        raise PipelineError(f"pass '{step.key}' was asked for but matched nothing" + (f" ({reasons})" if reasons else ""))
+    record = PassRecord(
+        key=step.key,
+        seconds=time.perf_counter() - began,
+        matched=len(context.matches),
+        refused=context.refusals,
+        notes=context.notes,
+        nodes_before=len(program.nodes),
+        nodes_after=len(after.nodes),
+        weight_bytes_before=program.weight_bytes(),
+        weight_bytes_after=after.weight_bytes(),
+    )
+    return after, record

@@ -1,0 +1,48 @@
+"""The hooks of llmc: what a plugin may add, and what it may watch.
+
+A plugin is a module, named by an entry point of the group `llmc`, with functions marked `@hookimpl`:
+
+    from llmc.plugins.hooks import hookimpl
+
+    @hookimpl
+    def llmc_passes(register):
+        register("my-pass", "my_package.my_pass:MyPass")
+
+Names map to `module:Class`, imported on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+
+GROUP = "llmc"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def llmc_passes(register: Callable[[str, str], None]) -> None:
+    """Register passes: `register("name", "module:Class")`."""
+
+
+@hookspec
+def llmc_backends(register: Callable[[str, str], None]) -> None:
+    """Register backends: `register("name", "module:Class")`."""
+
+
+@hookspec
+def llmc_recipes(register: Callable[[str, list[Any]], None]) -> None:
+    """Register recipes: `register("name", ["pass", {"name": "pass", "option": value}])`."""
+
+
+@hookspec
+def llmc_pass_started(name: str, program: Any) -> None:
+    """A pass is about to run on a program."""
+
+
+@hookspec
+def llmc_pass_finished(name: str, record: Any) -> None:
+    """A pass has run; the record is a `PassRecord`."""

@@ -1,0 +1,38 @@
+"""The passes and recipes that come with llmc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llmc.plugins.hooks import hookimpl
+
+FUSE = [
+    "canonicalize",
+    "raise-norms",
+    "raise-rope",
+    "raise-activations",
+    "raise-gated",
+    "fuse-qkv",
+    "fuse-gate-up",
+]
+
+
+@hookimpl
+def llmc_passes(register: Callable[[str, str], None]) -> None:
+    """Canonicalization and raising, fusion, quantization."""
+    register("canonicalize", "llmc.passes.canonical.canonicalize:Canonicalize")
+    register("raise-norms", "llmc.passes.canonical.norms:RaiseNorms")
+    register("raise-rope", "llmc.passes.canonical.rope:RaiseRope")
+    register("raise-activations", "llmc.passes.canonical.activations:RaiseActivations")
+    register("raise-gated", "llmc.passes.canonical.gated:RaiseGated")
+    register("fuse-qkv", "llmc.passes.fusion.qkv:FuseQKV")
+    register("fuse-gate-up", "llmc.passes.fusion.gate_up:FuseGateUp")
+    register("quantize", "llmc.passes.quantization.quantize:Quantize")
+
+
+@hookimpl
+def llmc_recipes(register: Callable[[str, list[Any]], None]) -> None:
+    """`none` changes no number beyond rounding; `int8` rounds weights and activations."""
+    register("none", FUSE)
+    register("int8", [*FUSE, {"name": "quantize", "bits": 8}])
