@@ -75,7 +75,7 @@ def _does_nothing(op: Op, node: Node) -> bool:
         other: Any = node.args[1]
         return not isinstance(other, Node) and bool(other == (1 if op in (ops.mul, ops.div) else 0))
     if op is ops.slice_:
-        return node.kwargs.get("step", 1) == 1
+        return bool(node.kwargs.get("step", 1) == 1)
     if op is ops.permute:
         dims: Any = node.kwargs["dims"]
         return list(dims) == sorted(dims)

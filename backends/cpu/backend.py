@@ -1,0 +1,43 @@
+"""The CPU backend: C++17 generated from the graph, compiled here, called through a C interface."""
+
+from __future__ import annotations
+
+import shutil
+
+from llmc.backends.cpu import toolchain
+from llmc.backends.cpu.executable import CpuExecutable
+from llmc.backends.cpu.generate import Generator
+from llmc.backends.cpu.source import print_source
+from llmc.errors import ToolchainError
+from llmc.ir.program import Program, type_of
+from llmc.runtime.contract import Availability, Backend
+
+
+class CpuBackend(Backend):
+    """Generated C++ for this machine's processor."""
+
+    name = "cpu"
+    formats = ("f32", "f16", "bf16", "int8")
+
+    def lower(self, program: Program) -> CpuExecutable:
+        """Generate, compile (or find in the cache) and load. Raises UnsupportedError, ToolchainError."""
+        program.verify()
+        generator = Generator(program)
+        source = print_source(generator)
+        library = toolchain.build(source)
+        outputs = {
+            name: type_of(node).fixed for name, node in zip(program.outputs, program.results, strict=True)
+        }
+        inputs = tuple(str(node.target) for node in program.graph.nodes if node.op == "placeholder")
+        texts = {toolchain.SOURCE: source, **toolchain.headers()}
+        return CpuExecutable(library, generator.packer.fill(), inputs, outputs, texts)
+
+    def availability(self) -> Availability:
+        try:
+            path = toolchain.compiler()
+        except ToolchainError as error:
+            return Availability(False, str(error))
+        return Availability(bool(shutil.which(path)), "")
+
+    def version(self) -> str:
+        return "1"

@@ -1,0 +1,100 @@
+// What every kernel needs: the team of threads, vectors of sixteen floats, fixed orders of summation.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <omp.h>
+
+namespace llmc {
+
+constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
+constexpr int BLOCK = 32;   // positions in a block of the cache
+
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+
+// The threads of a step. Work is split by ranges that depend on nothing but the sizes and the number of threads;
+// no result depends on where a range ends.
+struct Team {
+    int id, size;
+    void barrier() const {
+#pragma omp barrier
+    }
+    int64_t start(int64_t count) const { return count * id / size; }
+    int64_t stop(int64_t count) const { return count * (id + 1) / size; }
+};
+
+inline Lanes load(const float* p) {
+    Lanes v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof v); }
+
+// Sum of sixteen partial sums, by halves.
+inline float sum(const Lanes& v) {
+    float a[LANES];
+    std::memcpy(a, &v, sizeof a);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) a[i] += a[i + width];
+    return a[0];
+}
+
+// x . y over N elements: element i goes to partial sum i % 16.
+template <int N>
+inline float dot(const float* x, const float* y) {
+    Lanes s = {};
+    constexpr int whole = N / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) s += load(x + i) * load(y + i);
+    if constexpr (whole < N) {
+        float a[LANES] = {}, b[LANES] = {};
+        std::memcpy(a, x + whole, (N - whole) * sizeof(float));
+        std::memcpy(b, y + whole, (N - whole) * sizeof(float));
+        s += load(a) * load(b);
+    }
+    return sum(s);
+}
+
+template <int N>
+inline float total(const float* x) {
+    Lanes s = {};
+    constexpr int whole = N / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) s += load(x + i);
+    if constexpr (whole < N) {
+        float a[LANES] = {};
+        std::memcpy(a, x + whole, (N - whole) * sizeof(float));
+        s += load(a);
+    }
+    return sum(s);
+}
+
+// e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six), without branches so that loops vectorise.
+inline float exp_(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
+    int32_t bits;
+    std::memcpy(&bits, &n, 4);
+    n -= 12582912.0f;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691e-4f;
+    p = p * r + 1.3981999e-3f;
+    p = p * r + 8.3334519e-3f;
+    p = p * r + 4.1665796e-2f;
+    p = p * r + 1.6666665e-1f;
+    p = p * r + 5.0000001e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t power = (bits - 0x4B400000 + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &power, 4);
+    return p * scale;
+}
+
+inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+inline float silu_(float x) { return x * sigmoid_(x); }
+inline float relu_(float x) { return x > 0 ? x : 0; }
+inline float gelu_(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678f)); }
+inline float gelu_tanh_(float x) {  // 0.5 (1 + tanh(u)) = sigmoid(2 u)
+    return x * sigmoid_(1.59576912f * (x + 0.044715f * x * x * x));
+}
+
+}  // namespace llmc

@@ -1,0 +1,58 @@
+// Norms and rotary positions, a row at a time.
+#pragma once
+#include "core.h"
+
+namespace llmc {
+
+// OUTER rows of D in each of `rows`, which are `stride` apart; weight and bias may be null.
+template <int OUTER, int D>
+void rms_norm(const float* x, int64_t stride, const float* weight, float eps, float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int o = 0; o < OUTER; o++) {
+            const float* in = x + r * stride + o * D;
+            float* out = y + (r * OUTER + o) * D;
+            const float scale = 1.0f / std::sqrt(dot<D>(in, in) / D + eps);
+            if (weight)
+                for (int i = 0; i < D; i++) out[i] = in[i] * scale * weight[i];
+            else
+                for (int i = 0; i < D; i++) out[i] = in[i] * scale;
+        }
+}
+
+template <int OUTER, int D>
+void layer_norm(const float* x, int64_t stride, const float* weight, const float* bias, float eps, float* y, int64_t rows,
+                Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int o = 0; o < OUTER; o++) {
+            const float* in = x + r * stride + o * D;
+            float* out = y + (r * OUTER + o) * D;
+            const float mean = total<D>(in) / D;
+            for (int i = 0; i < D; i++) out[i] = in[i] - mean;
+            const float scale = 1.0f / std::sqrt(dot<D>(out, out) / D + eps);
+            for (int i = 0; i < D; i++) {
+                const float value = weight ? out[i] * scale * weight[i] : out[i] * scale;
+                out[i] = bias ? value + bias[i] : value;
+            }
+        }
+}
+
+// The first 2 P elements of each head turn by (cos, sin)[P] of their row; HALVES: element i with i + P, else 2 i with 2 i + 1.
+template <int H, int D, int P, bool HALVES>
+void rope(const float* x, int64_t stride, const float* cos, int64_t cs, const float* sin, int64_t ss, float* y, int64_t rows,
+          Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int h = 0; h < H; h++) {
+            const float* in = x + r * stride + h * D;
+            const float *c = cos + r * cs, *s = sin + r * ss;
+            float* out = y + (r * H + h) * D;
+            for (int i = 0; i < P; i++) {
+                const int a = HALVES ? i : 2 * i, b = HALVES ? i + P : 2 * i + 1;
+                const float low = in[a], high = in[b];
+                out[a] = low * c[i] - high * s[i];
+                out[b] = high * c[i] + low * s[i];
+            }
+            for (int i = 2 * P; i < D; i++) out[i] = in[i];
+        }
+}
+
+}  // namespace llmc

@@ -1,0 +1,117 @@
+"""Where values live: views share memory, buffers whose lifetimes do not meet share bytes, and hazards ask for barriers.
+
+All sizes are of one row (token, or requested row); a buffer's address is its offset times the number of rows of the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ALIGNMENT = 64
+ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1, "int16": 2}
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory for a value. `external` buffers (inputs, outputs, caches) have an address of their own.
+
+    first, last: the statements between which it is needed; offset: bytes from the start of the arena, for one row.
+    """
+
+    name: str
+    width: int
+    dtype: str
+    external: bool = False
+    first: int = -1
+    last: int = -1
+    offset: int = -1
+
+    @property
+    def bytes(self) -> int:
+        """Of one row, rounded up so that the next buffer is aligned."""
+        return -(-self.width * ITEM_BYTES[self.dtype] // ALIGNMENT) * ALIGNMENT
+
+    def touch(self, statement: int) -> None:
+        """It is needed at a statement."""
+        self.first = statement if self.first < 0 else min(self.first, statement)
+        self.last = max(self.last, statement)
+
+    def overlaps(self, other: Buffer) -> bool:
+        """Whether both have bytes in common."""
+        if self is other:
+            return True
+        if self.external or other.external:
+            return False
+        return self.offset < other.offset + other.bytes and other.offset < self.offset + self.bytes
+
+
+@dataclass(frozen=True)
+class Location:
+    """Elements of a row: `width` of them in order from `offset`, rows `buffer.width` apart."""
+
+    buffer: Buffer
+    offset: int
+    width: int
+
+    @property
+    def stride(self) -> int:
+        """Elements from row to row."""
+        return self.buffer.width
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows follow each other without a gap."""
+        return self.offset == 0 and self.width == self.buffer.width
+
+    @property
+    def pointer(self) -> str:
+        """The address of its first element in C++."""
+        return f"{self.buffer.name} + {self.offset}" if self.offset else self.buffer.name
+
+
+@dataclass
+class Statement:
+    """A line of the step function. `rows`: "T" or "R" if each thread touches rows of its own share of T or R alone."""
+
+    text: str
+    reads: list[Buffer]
+    writes: list[Buffer]
+    rows: str | None = None
+    comment: str = ""
+    barrier: bool = field(default=False)
+
+
+def assign_offsets(buffers: list[Buffer]) -> int:
+    """Give every buffer an offset such that those alive together do not overlap; the bytes of a row that all need.
+
+    Largest first, each at the lowest offset that is free during its life.
+    """
+    placed: list[Buffer] = []
+    for buffer in sorted((b for b in buffers if not b.external and b.first >= 0), key=lambda b: (-b.bytes, b.first)):
+        offset = 0
+        for other in sorted(placed, key=lambda b: b.offset):
+            alive_together = other.first <= buffer.last and buffer.first <= other.last
+            if alive_together and other.offset < offset + buffer.bytes and offset < other.offset + other.bytes:
+                offset = other.offset + other.bytes
+        buffer.offset = offset
+        placed.append(buffer)
+    return max((b.offset + b.bytes for b in placed), default=ALIGNMENT)
+
+
+def place_barriers(statements: list[Statement]) -> int:
+    """Mark the statements that must wait until all threads have finished what came before; how many."""
+    pending: list[Statement] = []
+    for statement in statements:
+        if any(conflict(earlier, statement) for earlier in pending):
+            statement.barrier = True
+            pending = []
+        pending.append(statement)
+    return sum(statement.barrier for statement in statements)
+
+
+def conflict(earlier: Statement, later: Statement) -> bool:
+    """Whether a thread may start `later` only when all have finished `earlier`."""
+    own_rows = earlier.rows is not None and earlier.rows == later.rows
+    pairs = [(a, b) for a in earlier.writes for b in (*later.reads, *later.writes)]
+    pairs += [(a, b) for a in earlier.reads for b in later.writes]
+    return any(a.overlaps(b) and not (own_rows and a is b) for a, b in pairs)

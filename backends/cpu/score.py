@@ -1,0 +1,64 @@
+"""Score expressions as C++."""
+
+from __future__ import annotations
+
+import math
+
+from llmc.ir.score import CAUSAL, SCORE, ScoreExpr, window
+
+INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+    "logical_and": "&&", "logical_or": "||",
+}  # fmt: skip
+CALLS = {"abs": "std::abs", "exp": "exp_", "log": "std::log", "tanh": "std::tanh"}
+
+
+def number(value: float | int | bool) -> str:
+    """A literal: whole numbers stay whole."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if math.isinf(value):
+        return "INFINITY" if value > 0 else "-INFINITY"
+    return f"{value!r}f" if "." in repr(value) or "e" in repr(value) else f"{value!r}.0f"
+
+
+def expression(expr: ScoreExpr) -> str:
+    """C++ over `s` (float), `h`, `q`, `k` (int)."""
+    if expr.kind in ("score", "head", "q", "k"):
+        return expr.kind[0]
+    if expr.kind == "const":
+        return number(expr.value)  # type: ignore[arg-type]
+    if expr.kind == "per_head":
+        values = ", ".join(number(float(v)) for v in expr.value)  # type: ignore[union-attr]
+        return f"std::initializer_list<float>{{{values}}}.begin()[h]"
+    args = [expression(arg) for arg in expr.args]
+    if expr.kind in INFIX:
+        return f"({f' {INFIX[expr.kind]} '.join(args)})"
+    if expr.kind == "div":
+        return f"(float({args[0]}) / float({args[1]}))"
+    if expr.kind in ("maximum", "minimum"):
+        sign = ">" if expr.kind == "maximum" else "<"
+        return f"({args[0]} {sign} {args[1]} ? {args[0]} : {args[1]})"
+    if expr.kind == "where":
+        return f"({args[0]} ? {args[1]} : {args[2]})"
+    if expr.kind in ("neg", "logical_not"):
+        return f"({'-' if expr.kind == 'neg' else '!'}{args[0]})"
+    return f"{CALLS[expr.kind]}(float({args[0]}))"
+
+
+def functor(name: str, score: ScoreExpr, admits: ScoreExpr) -> str:
+    """The struct that `attention` takes: what is done to a score, which keys are admitted, the first that can be."""
+    size = window(admits)
+    first = "0" if size is None else f"q >= {size} ? q - {size - 1} : 0"
+    admitted = "true" if admits == CAUSAL else expression(admits)
+    changed = "s" if score == SCORE else expression(score)
+    return "\n".join([
+        f"// score: {score}; keys: {admits}",
+        f"struct {name} {{",
+        f"    static inline float score(float s, int h, int q, int k) {{ return {changed}; }}",
+        f"    static inline bool admits(int h, int q, int k) {{ return {admitted}; }}",
+        f"    static inline int first(int q) {{ return {first}; }}",
+        "};",
+    ])

@@ -1,0 +1,110 @@
+"""Compiled models on disk: a folder with the program, its weights, the tokenizer, the generated code, and a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmc.errors import ArtifactError
+from llmc.runtime.info import ModelInfo
+from llmc.runtime.manifest import MANIFEST_FILE, Manifest, describe_all, is_artifact
+from llmc.runtime.model import CompiledModel
+from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
+
+PROGRAM_FOLDER, TOKENIZER_FOLDER, SOURCE_FOLDER = "program", "tokenizer", "source"
+REQUIRED = (f"{PROGRAM_FOLDER}/program.json", f"{PROGRAM_FOLDER}/weights.safetensors")
+
+
+def save(model: CompiledModel, folder: Path | str) -> None:
+    """Write a model. A model that is there already is replaced, at once and only when the new one is complete.
+
+    The code under `source/` is for reading; loading lowers the program again. Raises ArtifactError if there is anything else
+    in the folder, or if it cannot be written.
+    """
+    target = Path(folder).resolve()
+    if target.exists() and not (target.is_dir() and (is_artifact(target) or not any(target.iterdir()))):
+        raise ArtifactError(f"{target}: this exists and is not a compiled model; it is not replaced")
+    try:
+        with _replacing(target) as made:
+            _write(model, made)
+    except OSError as error:
+        raise ArtifactError(f"{target}: cannot save the model: {error}") from error
+
+
+def _write(model: CompiledModel, folder: Path) -> None:
+    model.program.save(folder / PROGRAM_FOLDER)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder / TOKENIZER_FOLDER)
+    for name, code in model.executable.sources().items():
+        path = folder / SOURCE_FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+    records = [record.to_json() for record in model.records]
+    Manifest(model.info.to_json(), records, describe_all(folder)).write(folder)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, which takes its place at the end, or goes without a trace if something fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    made, old = (target.with_name(f".{target.name}.{kind}-{mark}") for kind in ("new", "old"))
+    made.mkdir()
+    try:
+        yield made
+        if target.exists():
+            target.rename(old)
+        try:
+            made.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path | str, backend: str | None = None, threads: int | None = None) -> CompiledModel:
+    """Read a model that `save` wrote and lower it, for another backend or number of threads if given.
+
+    Raises ArtifactError naming the file that is missing, damaged, or of another version; PluginError if there is no such
+    backend; UnsupportedError if it cannot lower the program.
+    """
+    from llmc.ir.program import Program
+    from llmc.plugins.registry import default
+
+    path = Path(folder)
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: there is no such folder")
+    manifest = Manifest.read(path)
+    missing = [name for name in REQUIRED if name not in manifest.files]
+    if missing:
+        raise ArtifactError(f"{path / MANIFEST_FILE}: {missing[0]} is not listed")
+    manifest.check(path)
+    info, records = _facts(path, manifest)
+    info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
+    listed = f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}" in manifest.files
+    tokenizer = Tokenizer(path / TOKENIZER_FOLDER) if listed else None
+    program = Program.load(path / PROGRAM_FOLDER)
+    return CompiledModel(program, default().backend(info.backend).lower(program), info, tokenizer, records)
+
+
+def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
+    from pydantic import TypeAdapter, ValidationError
+
+    from llmc.pipeline.base import PassRecord
+
+    try:
+        return ModelInfo.from_json(manifest.info), TypeAdapter(list[PassRecord]).validate_python(manifest.records)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: malformed record of a pass: {where}") from error

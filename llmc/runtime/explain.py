@@ -1,0 +1,74 @@
+"""What the passes did to a model, and what a token of it costs, as plain text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
+    from llmc.runtime.info import ModelInfo
+
+WIDTH = 110
+
+
+def explain(info: ModelInfo, program: Program, records: Sequence[Any]) -> str:
+    """A table of the passes, what they left alone and noted, and the bytes and FLOPs of the program."""
+    from rich.console import Console
+
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), markup=False, highlight=False, emoji=False)
+    recipe = f" with recipe {info.recipe}" if info.recipe else ""
+    console.print(f"{info.name}{recipe} for backend {info.backend}")
+    if records:
+        console.print(_table(records))
+    for record in records:
+        for line in _remarks(record):
+            console.print(f"{record.key}: {line}")
+    for line in _costs(program):
+        console.print(line)
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
+
+
+def _table(records: Sequence[Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("pass")
+    for heading in ("seconds", "matched", "left alone", "weights before", "after", "error"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        table.add_row(
+            record.key,
+            f"{record.seconds:.2f}",
+            str(record.matched),
+            str(len(record.refused)),
+            megabytes(record.weight_bytes_before),
+            megabytes(record.weight_bytes_after),
+            "" if record.error is None else f"{record.error:.1e}",
+        )
+    return table
+
+
+def _remarks(record: Any) -> list[str]:
+    """Notes, and refusals with the same reason in one line."""
+    origins: dict[str, list[str]] = {}
+    for origin, reason in record.refused:
+        origins.setdefault(reason, []).append(origin)
+    return [*record.notes, *(f"left alone {', '.join(where)}: {reason}" for reason, where in origins.items())]
+
+
+def _costs(program: Program) -> list[str]:
+    from llmc.ir.cost import cache_bytes_per_token, total_cost
+
+    return [
+        f"weights            {megabytes(program.weight_bytes())}",
+        f"FLOPs a token      {total_cost(program).flops / 1e6:.2f} MFLOP",
+        f"cache a token      {cache_bytes_per_token(program)} bytes",
+    ]
+
+
+def megabytes(count: int) -> str:
+    """Bytes in MB, of a million bytes."""
+    return f"{count / 1e6:.2f} MB"

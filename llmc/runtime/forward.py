@@ -1,0 +1,42 @@
+"""The outputs for whole sequences, in bounded steps with a bounded cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.runtime.contract import Context
+from llmc.runtime.sequences import Rows, Sequences, blocks_for, split_steps
+
+
+def forward(
+    lease: Callable[[int], AbstractContextManager[Context]],
+    output: str,
+    runs: list[list[int]],
+    rows: Literal["all", "last"],
+) -> list[NDArray[np.float32]]:
+    """One output for each run of token ids, none of them empty: float32 `[len, ...]`, or `[1, ...]` for rows "last"."""
+    if not runs:
+        return []
+    steps = list(split_steps(runs))
+    # A sequence is freed with the step that ends it, so only those of one step are in the cache together.
+    blocks = max(sum(blocks_for(len(runs[i])) for i, _, _ in step) for step in steps)
+    parts: list[list[NDArray[np.float32]]] = [[] for _ in runs]
+    with lease(blocks) as context:
+        sequences = Sequences(blocks)
+        ids: dict[int, int] = {}
+        for step in steps:
+            ids.update((i, sequences.create()) for i, start, _ in step if start == 0)
+            wanted: list[Rows] = ["none" if rows == "last" and stop < len(runs[i]) else rows for i, _, stop in step]
+            batch = sequences.batch([(ids[i], runs[i][start:stop]) for i, start, stop in step], wanted)
+            values = context.step(batch)[output]
+            owner = batch.sequence[batch.out_rows]
+            for i, _, stop in step:
+                parts[i].append(values[owner == ids[i]])
+                if stop == len(runs[i]):
+                    sequences.free(ids.pop(i))
+    return [np.concatenate(part) for part in parts]

@@ -1,0 +1,244 @@
+"""Generation: ragged prefill in bounded steps, then decode of all prompts that are not finished, together."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.errors import InputError
+from llmc.runtime.contract import Context
+from llmc.runtime.sampling import SamplingOptions, sample
+from llmc.runtime.sequences import Sequences, blocks_for, split_steps
+from llmc.runtime.stopping import StopFilter
+from llmc.runtime.tokenizer import StreamDecoder, Tokenizer
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """When to stop, and how to choose. Raises InputError naming the option that cannot be used.
+
+    max_new_tokens: at most so many; fewer when the context is full. eos_ids: a token that ends a text; it is not part of it.
+    stop: strings that end a text; it is cut before them.
+    """
+
+    max_new_tokens: int = 64
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    eos_ids: frozenset[int] = frozenset()
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be a whole number from 1 upwards, not {self.max_new_tokens!r}")
+        if not isinstance(self.stop, list | tuple) or not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise InputError(f"stop must be a list of strings that are not empty, not {self.stop!r}")
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What became of one prompt.
+
+    tokens: all that were chosen, an eos and the tokens of a stop string included. text: without them; None if there is no
+    tokenizer. prefill_seconds, decode_seconds: spent in steps that read prompts, and in steps after, until it was finished;
+    all prompts of a call share the steps.
+    """
+
+    prompt: list[int]
+    tokens: list[int]
+    text: str | None
+    finish_reason: FinishReason
+    prefill_seconds: float
+    decode_seconds: float
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens read."""
+        return len(self.prompt)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens chosen."""
+        return len(self.tokens)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of decode; the first token comes from prefill. 0 if there was nothing to decode."""
+        return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+    def __str__(self) -> str:
+        return str(self.tokens) if self.text is None else self.text
+
+
+@dataclass(frozen=True)
+class Event:
+    """One token of the prompt `index`: the text that can be shown now (None without a tokenizer), and how it ended, if so."""
+
+    index: int
+    token: int
+    text: str | None
+    finish_reason: FinishReason | None
+    prefill_seconds: float
+    decode_seconds: float
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int, max_context: int) -> list[list[int]]:
+    """The prompts as lists of int. Raises InputError if one is empty, too long, or has an id outside the vocabulary."""
+    checked = []
+    for index, prompt in enumerate(prompts):
+        try:
+            ids = [operator.index(token) for token in prompt]
+        except TypeError as error:
+            raise InputError(f"prompt {index} should be a list of token ids: {error}") from error
+        if not ids:
+            raise InputError(f"prompt {index} is empty")
+        if len(ids) > max_context:
+            raise InputError(f"prompt {index} has {len(ids)} tokens; the model's context has {max_context}")
+        wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
+        if wrong is not None:
+            raise InputError(f"prompt {index} has token id {wrong}; ids of this model are 0 to {vocab_size - 1}")
+        checked.append(ids)
+    return checked
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Generates with one model.
+
+    lease(blocks) lends a context whose cache has at least so many blocks, for the time of a `with`.
+    """
+
+    lease: Callable[[int], AbstractContextManager[Context]]
+    vocab_size: int
+    max_context: int
+    tokenizer: Tokenizer | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: GenerationOptions,
+        on_token: Callable[[int, int], object] = lambda index, token: None,
+        on_text: Callable[[int, str], object] = lambda index, piece: None,
+    ) -> list[GenerationResult]:
+        """A result for each prompt. The callbacks are told (index of the prompt, token or piece of text) as they come."""
+        tokens: list[list[int]] = [[] for _ in prompts]
+        pieces: list[list[str]] = [[] for _ in prompts]
+        ends: dict[int, tuple[FinishReason, float, float]] = {}
+        for event in self.events(prompts, options):
+            tokens[event.index].append(event.token)
+            on_token(event.index, event.token)
+            if event.text:
+                pieces[event.index].append(event.text)
+                on_text(event.index, event.text)
+            if event.finish_reason:
+                ends[event.index] = event.finish_reason, event.prefill_seconds, event.decode_seconds
+        return [
+            GenerationResult(list(prompt), tokens[i], None if self.tokenizer is None else "".join(pieces[i]), *ends[i])
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def stream(self, prompt: Sequence[int], options: GenerationOptions) -> Iterator[str] | Iterator[int]:
+        """Pieces of text for one prompt as they come; token ids if there is no tokenizer."""
+        events = self.events([prompt], options)
+        if self.tokenizer is None:
+            return (event.token for event in events)
+        return (event.text for event in events if event.text)
+
+    def events(self, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> Iterator[Event]:
+        """Each token as it is chosen. Arguments are checked at once; the context is held until the end or `close()`."""
+        checked = check_prompts(prompts, self.vocab_size, self.max_context)
+        if options.stop and self.tokenizer is None:
+            raise InputError("stop strings need a tokenizer; this model has none")
+        return self._events(checked, options) if checked else iter(())
+
+    def _events(self, prompts: list[list[int]], options: GenerationOptions) -> Iterator[Event]:
+        times_seen: Counter[tuple[int, ...]] = Counter()
+        live = []
+        for index, prompt in enumerate(prompts):
+            # The last token is chosen but never read, so it needs no place in the context.
+            budget = min(options.max_new_tokens, self.max_context - len(prompt) + 1)
+            rng = _random(options.sampling.seed, prompt, times_seen[tuple(prompt)])
+            times_seen[tuple(prompt)] += 1
+            live.append(_Live(index, prompt, budget, options, rng, self.tokenizer))
+        blocks = sum(blocks_for(len(one.unread) + one.budget - 1) for one in live)
+        seconds = {"prefill": 0.0, "decode": 0.0}
+        phase = "prefill"
+        with self.lease(blocks) as context:
+            sequences = Sequences(blocks)
+            for one in live:
+                one.sequence = sequences.create()
+            while live:
+                for step in split_steps([one.unread for one in live]):
+                    start = perf_counter()
+                    chosen = [(one, *one.choose(row)) for one, row in _step(context, sequences, live, step)]
+                    seconds[phase] += perf_counter() - start
+                    for one, token, text in chosen:
+                        yield Event(one.index, token, text, one.finish_reason, seconds["prefill"], seconds["decode"])
+                live = [one for one in live if one.finish_reason is None]
+                phase = "decode"
+
+
+def _step(
+    context: Context, sequences: Sequences, live: list[_Live], step: list[tuple[int, int, int]]
+) -> Iterable[tuple[_Live, NDArray[np.float32]]]:
+    """Read tokens; the logits `[V]` of each prompt that is now read to its end."""
+    ended = [live[i] for i, _, stop in step if stop == len(live[i].unread)]
+    batch = sequences.batch(
+        [(live[i].sequence, live[i].unread[start:stop]) for i, start, stop in step],
+        ["last" if stop == len(live[i].unread) else "none" for i, _, stop in step],
+    )
+    return zip(ended, context.step(batch)["logits"], strict=True)
+
+
+def _random(seed: int, prompt: list[int], repeat: int) -> np.random.Generator:
+    """Depends on nothing else in the batch, and differs for a prompt that is asked for several times."""
+    return np.random.default_rng(np.random.SeedSequence([seed, *prompt], spawn_key=(repeat,)))
+
+
+class _Live:
+    """A prompt that is being continued."""
+
+    sequence: int
+    finish_reason: FinishReason | None = None
+
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        budget: int,
+        options: GenerationOptions,
+        rng: np.random.Generator,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        self.index, self.unread, self.budget = index, prompt, budget
+        self._options, self._rng = options, rng
+        self._decoder = None if tokenizer is None else StreamDecoder(tokenizer, prompt)
+        self._filter = StopFilter(options.stop)
+
+    def choose(self, logits: NDArray[np.float32]) -> tuple[int, str | None]:
+        """The next token, and the text that it lets be shown."""
+        token = sample(logits, self._options.sampling, self._rng)
+        self.unread = [token]
+        self.budget -= 1
+        if token in self._options.eos_ids:
+            self.finish_reason = "eos"
+        elif self.budget == 0:
+            self.finish_reason = "length"
+        return token, None if self._decoder is None else self._show(token, self._decoder)
+
+    def _show(self, token: int, decoder: StreamDecoder) -> str:
+        text, stopped = self._filter.push("" if self.finish_reason == "eos" else decoder.push(token))
+        if self.finish_reason and not stopped:
+            rest, stopped = self._filter.push(decoder.flush())
+            text += rest + self._filter.flush()
+        if stopped:
+            self.finish_reason = "stop"
+        return text

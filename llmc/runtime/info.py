@@ -1,0 +1,51 @@
+"""What is known about a compiled model besides its program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from llmc.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts that generation and the manifest need.
+
+    name: for reports. vocab_size, max_context: ids are below the one, a sequence has at most the other many positions.
+    eos_ids, bos_id: of the model's config. recipe, backend: what it was compiled with. threads: None for all cores.
+    source: the path or hub id it came from, "" for a module. versions: of every distribution that took part.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    name: str
+    vocab_size: int
+    max_context: int
+    eos_ids: tuple[int, ...] = ()
+    bos_id: int | None = None
+    recipe: str = ""
+    backend: str = ""
+    threads: int | None = None
+    source: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "eos_ids": list(self.eos_ids)}
+
+    @staticmethod
+    def from_json(data: Any) -> ModelInfo:
+        """The info of `to_json`. Raises ArtifactError naming the fields that are missing, unknown or of another type."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            info = TypeAdapter(ModelInfo).validate_json(json.dumps(data))  # strict JSON: an array may become a tuple
+        except ValidationError as error:
+            found = [(".".join(map(str, item["loc"])) or "all", item["msg"].lower()) for item in error.errors()]
+            problems = "; ".join(f"{where}: {what}" for where, what in found)
+            raise ArtifactError(f"malformed model info: {problems}") from error
+        if info.vocab_size < 1 or info.max_context < 1:
+            raise ArtifactError("malformed model info: vocab_size and max_context must be at least 1")
+        return info

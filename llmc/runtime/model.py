@@ -1,0 +1,137 @@
+"""A compiled model: text or ids in, logits or text out, and what there is to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.errors import InputError
+from llmc.runtime.contexts import ContextPool
+from llmc.runtime.contract import Executable
+from llmc.runtime.forward import forward
+from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator, check_prompts
+from llmc.runtime.info import ModelInfo
+from llmc.runtime.sampling import SamplingOptions
+from llmc.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
+
+__all__ = ["CompiledModel", "ModelInfo"]
+
+Prompt = str | Sequence[int]
+
+
+class CompiledModel:
+    """What `llmc.compile` and `llmc.load` give.
+
+    program: what was lowered. executable: what runs. records: of each pass, in order. snapshots: the program after each pass,
+    by its key; a loaded model has none.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        executable: Executable,
+        info: ModelInfo,
+        tokenizer: Tokenizer | None = None,
+        records: Sequence[Any] = (),
+        snapshots: dict[str, Program] | None = None,
+    ) -> None:
+        self.program, self.executable, self.info, self.tokenizer = program, executable, info, tokenizer
+        self.records, self.snapshots = list(records), dict(snapshots or {})
+        self._contexts = ContextPool(executable, info.threads)
+
+    def __call__(self, sequences: Sequence[Sequence[int]], rows: Literal["all", "last"] = "all") -> list[NDArray[np.float32]]:
+        """The first output for sequences of token ids of any lengths: float32 `[len, V]` each, or `[1, V]` for rows="last".
+
+        Raises InputError for an empty or too long sequence, and for ids outside the vocabulary.
+        """
+        if rows not in ("all", "last"):
+            raise InputError(f"rows must be 'all' or 'last', not {rows!r}")
+        runs = check_prompts(sequences, self.info.vocab_size, self.info.max_context)
+        return forward(self._contexts.lease, self.program.outputs[0], runs, rows)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        stream: bool = False,
+    ) -> GenerationResult | list[GenerationResult] | Iterator[str] | Iterator[int]:
+        """Continue a prompt (text or token ids), giving one result, or several prompts, giving a list.
+
+        stop: a string or several that end the text. stream: for one prompt, give an iterator of pieces of text instead (of
+        ids for a model without tokenizer). Raises InputError naming the argument that cannot be used.
+        """
+        if "logits" not in self.program.outputs:
+            raise InputError(f"generation needs logits; this model gives {', '.join(self.program.outputs)}")
+        options = GenerationOptions(
+            max_new_tokens,
+            SamplingOptions(temperature, top_k, top_p, seed),
+            frozenset(self.info.eos_ids),
+            (stop,) if isinstance(stop, str) else stop,
+        )
+        generator = Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
+        single = _is_single(prompts)
+        ids = [self._ids(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[list-item, arg-type]
+        if not stream:
+            results = generator.generate(ids, options)
+            return results[0] if single else results
+        if not single:
+            raise InputError("stream takes one prompt, not a list of prompts")
+        return generator.stream(ids[0], options)
+
+    def _ids(self, prompt: Prompt) -> Sequence[int]:
+        if not isinstance(prompt, str):
+            return prompt
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; give the prompt as a list of token ids")
+        return self.tokenizer.encode(prompt)
+
+    def explain(self) -> str:
+        """Every pass: what it matched, what it left alone and why; bytes, FLOPs and cache of a token."""
+        from llmc.runtime.explain import explain
+
+        return explain(self.info, self.program, self.records)
+
+    def source(self, name: str | None = None) -> str:
+        """The code that runs: the main file, or the one of a name. Raises InputError listing the names if there is none."""
+        sources = self.executable.sources()
+        if name is None:
+            return next(iter(sources.values()), "")
+        if name not in sources:
+            raise InputError(f"there is no source '{name}'; there are: {', '.join(sources)}")
+        return sources[name]
+
+    def graph(self, after: str | None = None) -> Program:
+        """The program that was lowered, or as it was after a pass. Raises InputError listing the passes if there is none."""
+        if after is None:
+            return self.program
+        if after not in self.snapshots:
+            known = ", ".join(self.snapshots) or "none (a loaded model keeps only its last program)"
+            raise InputError(f"there is no program after '{after}'; passes: {known}")
+        return self.snapshots[after]
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model into a folder that `llmc.load` reads. Raises ArtifactError if something else is there."""
+        from llmc.runtime.artifact import save
+
+        save(self, folder)
+
+
+def _is_single(prompts: Any) -> bool:
+    """Whether this is one prompt: a text, or a list that does not hold texts or lists."""
+    if isinstance(prompts, str):
+        return True
+    if not isinstance(prompts, Sequence | np.ndarray):
+        raise InputError(f"prompts must be a text, a list of token ids, or a list of either, not {type(prompts).__name__}")
+    return len(prompts) > 0 and not isinstance(prompts[0], str | Sequence | np.ndarray)
