@@ -16,7 +16,10 @@ from llmc.ir.types import Origin
 
 @dataclass
 class PassContext:
-    """What a pass reports to while it runs. `name` goes into the origins of the nodes it makes."""
+    """What a pass is given, and reports to, while it runs (a `llmc.ir.rewrite.Report`).
+
+    name: of the pass; goes into the origins of the nodes it makes.
+    """
 
     name: str
     matches: list[Origin] = field(default_factory=list)
@@ -37,10 +40,11 @@ class PassContext:
 
 
 class Pass(ABC):
-    """One rewrite of a program. Subclasses give `name` and `run`; options go into a nested pydantic `Config`.
+    """One rewrite of a program. A subclass gives `name` and `run`; options go into a nested pydantic `Config`.
 
-    `before` and `after` name passes (or capabilities that passes provide) that this one must precede or follow where they are
-    in the pipeline; `requires` names what must have run. A pass that was asked for by name and matches nothing is an error.
+    requires: passes, or capabilities that passes provide, that must have run. provides: capabilities of this pass besides its
+    name. before, after: what this pass must precede or follow, where that is in the pipeline. A pass that the user asked for by
+    name and that matches nothing is an error.
     """
 
     name: ClassVar[str]
@@ -54,14 +58,17 @@ class Pass(ABC):
 
         model_config = ConfigDict(extra="forbid")
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.Config.model_config.get("extra") != "forbid":  # a misspelt option would be ignored without a word
+            raise TypeError(f"{cls.__name__}.Config must forbid unknown options: derive it from Pass.Config")
+
     def __init__(self, **options: Any) -> None:
         try:
             self.config: Any = self.Config(**options)
         except ValidationError as error:
             known = ", ".join(self.Config.model_fields) or "none"
-            problems = "; ".join(
-                f"option '{'.'.join(map(str, item['loc']))}': {item['msg'].lower()}" for item in error.errors()
-            )
+            problems = "; ".join(_problem(item["loc"], item["type"], item["msg"]) for item in error.errors())
             raise PipelineError(f"pass '{self.name}': {problems} (options: {known})") from error
 
     @abstractmethod
@@ -73,9 +80,21 @@ class Pass(ABC):
         """What others may require: the pass's own name and what it provides."""
         return {self.name, *self.provides}
 
+    @property
+    def options(self) -> str:
+        """Its options that are not the default, as text."""
+        return ", ".join(f"{key}={value}" for key, value in self.config.model_dump(exclude_defaults=True).items())
+
     def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in self.config.model_dump(exclude_defaults=True).items())
-        return f"{self.name}({options})" if options else self.name
+        return f"{self.name}({self.options})" if self.options else self.name
+
+
+def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
+    option = ".".join(map(str, where))
+    if kind == "extra_forbidden":
+        return f"there is no option '{option}'"
+    message = message[:1].lower() + message[1:]
+    return f"option '{option}': {message}" if option else message
 
 
 @dataclass
@@ -92,6 +111,11 @@ class PassRecord:
     weight_bytes_before: int
     weight_bytes_after: int
     error: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the pass: the key of its second instance is "name#2"."""
+        return self.key.partition("#")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.fx import Node
 
 from llmc.ir.module import SequenceContext, run_node
 from llmc.ir.program import Program, origin_of
-from llmc.pipeline.instrument import example_ids, outputs_of, relative_error
+from llmc.pipeline.instrument import example_ids, output_error, outputs_of, relative_error
 from llmc.pipeline.pipeline import Pipeline
 from llmc.plugins.registry import Registry
 
@@ -17,8 +19,9 @@ from llmc.plugins.registry import Registry
 class Bisection:
     """`guilty` is the key of the first pass after which the error exceeds the tolerance, or None.
 
-    errors: relative error of the outputs after each pass that was tried, by key. node, origin: the first node of the guilty
-    pass's program whose values differ from those of the node of the same name before it, where there is one.
+    errors: relative error of the outputs after each prefix of the pipeline that was evaluated, by the key of its last pass, in
+    the order of evaluation. node, origin: the first node after the guilty pass whose values differ from those of the node of
+    the same name before it, where there is one.
     """
 
     guilty: str | None
@@ -26,31 +29,42 @@ class Bisection:
     node: str | None = None
     origin: str | None = None
 
+    @property
+    def message(self) -> str:
+        """The finding in a sentence, and what was evaluated."""
+        tried = ", ".join(f"{key} {error:.2e}" for key, error in self.errors.items()) or "nothing"
+        if self.guilty is None:
+            return f"no pass is to blame (relative error after {tried})"
+        where = f", first at node '{self.node}' of {self.origin}" if self.node else ""
+        return f"pass '{self.guilty}' changes the outputs{where} (relative error after {tried})"
+
 
 def bisect(program: Program, pipeline: Pipeline, registry: Registry, tolerance: float) -> Bisection:
-    """Search the prefixes of a pipeline by halves. An error, once above the tolerance, is taken to stay there."""
+    """Search the prefixes of a pipeline by halves. An error, once above the tolerance, is taken to stay there.
+
+    Each prefix goes on from the longest one found good, so no pass runs twice on a program that is known to be right.
+    """
     ids = example_ids(program)
     reference = outputs_of(program, ids)
-    programs: dict[int, Program] = {0: program}
     errors: dict[str, float] = {}
-
-    def bad(length: int) -> bool:
-        programs[length] = pipeline[:length].run(program, registry).program
-        error = relative_error(outputs_of(programs[length], ids), reference)
-        errors[pipeline[length - 1].key] = error
-        return not error <= tolerance
-
-    if not len(pipeline) or not bad(len(pipeline)):
-        return Bisection(None, errors)
-    good, wrong = 0, len(pipeline)
+    good, good_program = 0, program
+    wrong, wrong_program = len(pipeline) + 1, program
     while wrong - good > 1:
-        middle = (good + wrong) // 2
-        good, wrong = (good, middle) if bad(middle) else (middle, wrong)
-    node, origin = first_difference(programs[good], programs[wrong], ids, tolerance)
+        # The whole pipeline comes first: most often nothing is wrong.
+        middle = (good + wrong) // 2 if errors else len(pipeline)
+        candidate = pipeline[good:middle].run(good_program, registry).program
+        error = errors[pipeline[middle - 1].key] = output_error(outputs_of(candidate, ids), reference)
+        if error <= tolerance:
+            good, good_program = middle, candidate
+        else:
+            wrong, wrong_program = middle, candidate
+    if wrong > len(pipeline):
+        return Bisection(None, errors)
+    node, origin = first_difference(good_program, wrong_program, ids, tolerance)
     return Bisection(pipeline[wrong - 1].key, errors, node, origin)
 
 
-def first_difference(before: Program, after: Program, ids: torch.Tensor, tolerance: float) -> tuple[str | None, str | None]:
+def first_difference(before: Program, after: Program, ids: Tensor, tolerance: float) -> tuple[str | None, str | None]:
     """Name and origin of the first node whose values differ from those of the node of the same name and type."""
     known, found = _values(before, ids), _values(after, ids)
     nodes = {node.name: node for node in after.nodes}
@@ -63,11 +77,11 @@ def first_difference(before: Program, after: Program, ids: torch.Tensor, toleran
     return None, None
 
 
-def _values(program: Program, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+def _values(program: Program, ids: Tensor) -> dict[str, Tensor]:
     position = torch.arange(len(ids))
     context = SequenceContext(position, position)
     given = {"input_ids": ids, "position": position}
-    values: dict = {}
+    values: dict[Node, Tensor] = {}
     with torch.no_grad():
         for node in program.graph.nodes:
             if node.op == "placeholder":

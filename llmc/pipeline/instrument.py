@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.fx import Node
 
 from llmc.errors import PipelineError, VerificationError
 from llmc.ir.program import Program, type_of
@@ -27,22 +32,36 @@ class Verify:
             raise VerificationError(f"after pass '{key}': {error}") from error
 
 
-def example_ids(program: Program, count: int = COMPARE_TOKENS, seed: int = 0) -> torch.Tensor:
-    """Random ids int64 `[count]` that the program's vocabulary has."""
-    tables = [node.args[1] for node in program.find("embedding") if node.args[0].target == "input_ids"]  # type: ignore[union-attr]
-    vocabulary = min((int(type_of(table).shape[0]) for table in tables), default=2)
+def example_ids(program: Program, count: int = COMPARE_TOKENS, seed: int = 0) -> Tensor:
+    """Random ids int64 `[count]` that the program's vocabulary has; fewer where a table of positions is shorter."""
+    sizes: dict[str, list[int]] = {"input_ids": [], "position": []}
+    for node in program.find("embedding"):
+        index, table = node.args
+        if isinstance(index, Node) and isinstance(table, Node) and index.target in program.inputs:
+            sizes[str(index.target)].append(int(type_of(table).shape[0]))
+    vocabulary = min(sizes["input_ids"], default=2)
+    count = min([count, *sizes["position"]])
     return torch.randint(0, vocabulary, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-def outputs_of(program: Program, ids: torch.Tensor) -> torch.Tensor:
-    """All outputs for one sequence, flat, by the reference semantics."""
+def outputs_of(program: Program, ids: Tensor) -> dict[str, Tensor]:
+    """The outputs by name for one sequence, by the reference semantics in float32."""
     with torch.no_grad():
-        return torch.cat([value.flatten() for value in program.as_module()(ids).values()])
+        return program.as_module()(ids)
 
 
-def relative_error(values: torch.Tensor, reference: torch.Tensor) -> float:
-    """Norm of the difference over the norm of the reference."""
+def relative_error(values: Tensor, reference: Tensor) -> float:
+    """Norm of the difference over the norm of the reference; 0 if both are zero."""
+    values, reference = values.float(), reference.float()
     return float((values - reference).norm() / reference.norm().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def output_error(values: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
+    """The largest relative error of any output; nan if one is nan, inf if they differ in names or shapes."""
+    if {name: value.shape for name, value in values.items()} != {name: value.shape for name, value in reference.items()}:
+        return math.inf
+    errors = [relative_error(values[name], reference[name]) for name in reference]
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
 class Compare:
@@ -50,20 +69,17 @@ class Compare:
 
     def __init__(self, tolerance: float | None = None) -> None:
         self.tolerance = tolerance
-        self._last: torch.Tensor | None = None
-        self._ids: torch.Tensor | None = None
 
     def captured(self, program: Program) -> None:
         self._ids = example_ids(program)
         self._last = outputs_of(program, self._ids)
 
     def finished(self, key: str, before: Program, after: Program, record: PassRecord) -> None:
-        assert self._ids is not None and self._last is not None
         if after is before:
             record.error = 0.0
             return
         values = outputs_of(after, self._ids)
-        record.error = relative_error(values, self._last)
+        record.error = output_error(values, self._last)
         self._last = values
         if self.tolerance is not None and not record.error <= self.tolerance:
             raise PipelineError(f"pass '{key}' changes the outputs by {record.error:.2e}, more than {self.tolerance:.2e}")
@@ -74,14 +90,15 @@ class Dump:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._records: list[PassRecord] = []
 
     def captured(self, program: Program) -> None:
+        self._records: list[PassRecord] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "00-captured.txt").write_text(str(program) + "\n")
 
     def finished(self, key: str, before: Program, after: Program, record: PassRecord) -> None:
         self._records.append(record)
-        (self.folder / f"{len(self._records):02}-{key.replace('#', '-')}.txt").write_text(str(after) + "\n")
+        safe = re.sub(r"[^\w.#-]", "-", key)  # a plugin may name its pass as it likes
+        (self.folder / f"{len(self._records):02}-{safe}.txt").write_text(str(after) + "\n")
         records = [item.to_json() for item in self._records]
         (self.folder / "records.json").write_text(json.dumps(records, indent=1) + "\n")

@@ -1,4 +1,7 @@
-"""The order of passes: what they declare decides, and where they declare nothing, the order that was asked for."""
+"""The order of passes: what they declare decides, and where they declare nothing, the order that was asked for.
+
+"A before B" is kept by the first A and every B: a pass that is asked for a second time, later on, may run again later on.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,56 @@ import networkx
 from llmc.errors import PipelineError
 from llmc.pipeline.base import Pass
 
+Keyed = tuple[str, Pass]
 
-def order(passes: Sequence[tuple[str, Pass]]) -> tuple[list[tuple[str, Pass]], list[str]]:
+
+def order(passes: Sequence[Keyed]) -> tuple[list[Keyed], list[str]]:
     """`(ordered, moves)` for pairs of key and pass: a stable topological sort, and a sentence for each pass that moved.
 
-    Raises PipelineError for a cycle, naming the passes in it, and for a requirement that nothing before it provides.
+    Raises PipelineError for a cycle, naming the passes in it, and for a requirement that no other pass provides.
     """
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(range(len(passes)))
-    for i, (_, first) in enumerate(passes):
-        for j, (_, second) in enumerate(passes):
-            if i != j and first.name != second.name:
-                if second.capabilities & set(first.before):
-                    graph.add_edge(i, j, reason=f"{first.name} must run before {second.name}")
-                if second.capabilities & (set(first.after) | set(first.requires)):
-                    graph.add_edge(j, i, reason=f"{first.name} must run after {second.name}")
+    graph = _constraints(passes)
+    _add_requirements(graph, passes)
     try:
         positions = list(networkx.lexicographical_topological_sort(graph))
     except networkx.NetworkXUnfeasible as error:
-        cycle = networkx.find_cycle(graph)
-        reasons = "; ".join(graph.edges[a, b]["reason"] for a, b in cycle)
+        reasons = "; ".join(graph.edges[edge]["reason"] for edge in networkx.find_cycle(graph))
         raise PipelineError(f"the passes cannot be ordered: {reasons}") from error
-    ordered = [passes[i] for i in positions]
-    provided: set[str] = set()
-    for _, item in ordered:
-        missing = set(item.requires) - provided
-        if missing:
-            raise PipelineError(f"pass '{item.name}' requires '{', '.join(sorted(missing))}', which no pass before it provides")
-        provided |= item.capabilities
-    return ordered, [_describe(graph, passes, positions, i) for i in _moved(positions)]
+    return [passes[i] for i in positions], _moves(graph, passes, positions)
 
 
-def _moved(positions: list[int]) -> list[int]:
-    """Passes that now stand after one that was asked for later."""
-    return [p for place, p in enumerate(positions) if any(earlier > p for earlier in positions[:place])]
+def _constraints(passes: Sequence[Keyed]) -> networkx.DiGraph:
+    """A graph over indices into `passes`; an edge starts at what runs first and says why."""
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(range(len(passes)))
+    first = {item.name: i for i, (_, item) in reversed(list(enumerate(passes)))}
+    for i in first.values():
+        for j, (key, later) in enumerate(passes):
+            earlier = passes[i][1]
+            declared = later.capabilities & set(earlier.before) or earlier.capabilities & set(later.after)
+            if declared and earlier.name != later.name:
+                graph.add_edge(i, j, reason=f"{passes[i][0]} must run before {key}")
+    return graph
 
 
-def _describe(graph: networkx.DiGraph, passes: Sequence[tuple[str, Pass]], positions: list[int], moved: int) -> str:
-    before = positions[: positions.index(moved)]
-    causes = [graph.edges[a, moved]["reason"] for a in graph.predecessors(moved) if a > moved and a in before]
-    causes = causes or [graph.edges[a, moved]["reason"] for a in graph.predecessors(moved)]
-    return f"{passes[moved][0]} was moved back: {'; '.join(causes) or 'an earlier pass moved'}"
+def _add_requirements(graph: networkx.DiGraph, passes: Sequence[Keyed]) -> None:
+    """For each requirement an edge from one provider: the first that need not itself run after the pass that requires it."""
+    for j, (key, item) in enumerate(passes):
+        for needed in sorted(item.requires):
+            providers = [i for i, (_, other) in enumerate(passes) if other.name != item.name and needed in other.capabilities]
+            if not providers:
+                raise PipelineError(f"pass '{key}' requires '{needed}', which no pass before it provides")
+            later = networkx.descendants(graph, j)
+            chosen = next((i for i in providers if i not in later), providers[0])
+            graph.add_edge(chosen, j, reason=f"{key} requires {passes[chosen][0]}")
+
+
+def _moves(graph: networkx.DiGraph, passes: Sequence[Keyed], positions: list[int]) -> list[str]:
+    """The sort only ever holds a pass back until the last of what must precede it has run; the sentence names that one."""
+    moves = []
+    for place, index in enumerate(positions):
+        if any(earlier > index for earlier in positions[:place]):
+            cause = max(graph.predecessors(index), key=positions.index)
+            how = "moved after" if cause > index else "moved along with"
+            moves.append(f"{passes[index][0]} {how} {passes[cause][0]} ({graph.edges[cause, index]['reason']})")
+    return moves

@@ -35,11 +35,12 @@ class Step:
 
 @dataclass
 class Result:
-    """What a pipeline gave: the program, a record for each pass, and the program after each."""
+    """What a pipeline gave: the program, a record for each pass, and the program after each (they share their weights)."""
 
     program: Program
     records: list[PassRecord] = field(default_factory=list)
     snapshots: dict[str, Program] = field(default_factory=dict)
+    moves: tuple[str, ...] = ()
 
 
 class Pipeline(Sequence[Step]):
@@ -70,20 +71,27 @@ class Pipeline(Sequence[Step]):
         return iter(self.steps)
 
     def __getitem__(self, index: Any) -> Any:
-        return Pipeline(self.steps[index], self.moves) if isinstance(index, slice) else self.steps[index]
+        return Pipeline(self.steps[index]) if isinstance(index, slice) else self.steps[index]
 
     def __str__(self) -> str:
-        lines = [f"{i:>2}. {step.item}" for i, step in enumerate(self.steps, 1)]
-        return "\n".join([*lines, *(f"    ({move})" for move in self.moves)])
+        rows = [("#", "pass", "options", "")]
+        for i, step in enumerate(self.steps, 1):
+            rows.append((str(i), step.key, step.item.options, "asked for" if step.asked else ""))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *self.moves])
 
     def run(self, program: Program, registry: Registry, instruments: Sequence[Instrument] = ()) -> Result:
-        """Run every pass. Raises PipelineError naming the pass that failed, or that was asked for and matched nothing."""
-        result = Result(program)
+        """Run every pass.
+
+        Raises PipelineError naming the pass that failed, or that was asked for and matched nothing.
+        """
+        result = Result(program, moves=self.moves)
         for instrument in instruments:
             instrument.captured(program)
         for step in self.steps:
-            registry.manager.hook.llmc_pass_started(name=step.key, program=result.program)
             before = result.program
+            registry.manager.hook.llmc_pass_started(name=step.key, program=before)
             after, record = _run_step(step, before)
             for instrument in instruments:
                 instrument.finished(step.key, before, after, record)
@@ -103,7 +111,10 @@ def _instance(spec: Any, registry: Registry) -> Pass:
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise PipelineError(f"a pass is given by its name, a dict with a 'name', a class or an instance, not by {spec!r}")
     options = {key: value for key, value in spec.items() if key != "name"}
-    return registry.pass_class(spec["name"])(**options)
+    found = registry.pass_class(spec["name"])
+    if not (isinstance(found, type) and issubclass(found, Pass) and found.name == spec["name"]):
+        raise PipelineError(f"what is registered as pass '{spec['name']}', {found!r}, is no Pass of that name")
+    return found(**options)
 
 
 def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
@@ -115,14 +126,15 @@ def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
         raise
     except Exception as error:  # a pass may be anybody's
         raise PipelineError(f"pass '{step.key}' failed: {type(error).__name__}: {error}") from error
+    seconds = time.perf_counter() - began
     if not isinstance(after, Program):
         raise PipelineError(f"pass '{step.key}' returned {type(after).__name__}, not a Program")
-    if step.asked and after is program and not context.matches:
+    if step.asked and not context.matches and _same(program, after):
         reasons = "; ".join(f"{where}: {why}" for where, why in context.refusals[:3])
-        raise PipelineError(f"pass '{step.key}' was asked for but matched nothing" + (f" ({reasons})" if reasons else ""))
+        raise PipelineError(f"pass '{step.key}' was asked for but matched nothing" + (f": {reasons}" if reasons else ""))
     record = PassRecord(
         key=step.key,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         matched=len(context.matches),
         refused=context.refusals,
         notes=context.notes,
@@ -132,3 +144,13 @@ def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
         weight_bytes_after=after.weight_bytes(),
     )
     return after, record
+
+
+def _same(program: Program, after: Program) -> bool:
+    """Whether a pass that reported nothing did nothing: it may have copied the program, or changed a weight alone."""
+    if after is program:
+        return True
+    same_weights = program.weights.keys() == after.weights.keys() and all(
+        after.weights[name] is weight for name, weight in program.weights.items()
+    )
+    return same_weights and str(after) == str(program)

@@ -8,7 +8,7 @@ A plugin is a module, named by an entry point of the group `llmc`, with function
     def llmc_passes(register):
         register("my-pass", "my_package.my_pass:MyPass")
 
-Names map to `module:Class`, imported on first use.
+`module:Class` is imported on first use, which keeps `import llmc` light; a class itself may be given as well.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def llmc_passes(register: Callable[[str, str], None]) -> None:
+def llmc_passes(register: Callable[[str, str | type], None]) -> None:
     """Register passes: `register("name", "module:Class")`."""
 
 
 @hookspec
-def llmc_backends(register: Callable[[str, str], None]) -> None:
+def llmc_backends(register: Callable[[str, str | type], None]) -> None:
     """Register backends: `register("name", "module:Class")`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from llmc.errors import PluginError
 from llmc.plugins import hooks
 
 DISABLED_VARIABLE = "LLMC_DISABLE_PLUGINS"
+EXCLUDED = f"excluded by {DISABLED_VARIABLE}"
 SINGULAR = {"passes": "pass", "backends": "backend", "recipes": "recipe"}
 KINDS = tuple(SINGULAR)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something registered: its name, what it is (`module:Class`, or a recipe's list), and whose it is."""
+    """Something registered: its name, what it is (a class, its `module:Class`, or a recipe's list), and whose it is."""
 
     name: str
     value: Any
@@ -32,12 +34,25 @@ class Entry:
     version: str
 
     def load(self) -> Any:
-        """The class named by `module:Class`. Raises PluginError if it cannot be imported."""
-        module, _, attribute = str(self.value).partition(":")
+        """The class. Raises PluginError if it cannot be imported."""
+        if not isinstance(self.value, str):
+            return self.value
+        module, _, attribute = self.value.partition(":")
         try:
             return getattr(import_module(module), attribute)
-        except Exception as error:
+        except Exception as error:  # the module may be anybody's
             raise PluginError(f"'{self.name}' of {self.distribution} cannot be imported from {self.value}: {error}") from error
+
+    @property
+    def doc(self) -> str:
+        """The first sentence of the class's docstring, the passes of a recipe, or why there is none. Imports the class."""
+        if isinstance(self.value, list):
+            return ", ".join(spec["name"] if isinstance(spec, dict) else spec for spec in self.value)
+        try:
+            paragraph = (self.load().__doc__ or "").strip().split("\n\n")[0]
+        except PluginError as error:  # a listing is where one looks to find out what is wrong
+            return f"({error})"
+        return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0]
 
 
 @dataclass(frozen=True)
@@ -59,41 +74,55 @@ class Registry:
         self.manager.add_hookspecs(hooks)
         self.plugins: list[Plugin] = []
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
-        disabled = {name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()}
         found = entry_points(group=hooks.GROUP) if points is None else points
-        unique = {(point.name, point.value): point for point in found}
-        for point in sorted(unique.values(), key=lambda p: (not p.value.startswith("llmc."), p.name)):
-            self._load(point, disabled)
+        # An editable install may be found twice. Built-in plugins go first, so that they head every listing.
+        unique = {(point.name, point.value, _owner(point)): point for point in found}
+        for point in sorted(unique.values(), key=lambda p: (_owner(p)[0] != "llmc", _owner(p), p.name)):
+            self.plugins.append(self._load(point))
 
-    def _load(self, point: EntryPoint, disabled: set[str]) -> None:
-        distribution = point.dist.name if point.dist else "?"
-        version = point.dist.version if point.dist else "?"
+    def _load(self, point: EntryPoint) -> Plugin:
+        distribution, version = _owner(point)
         problem = ""
-        if disabled & {point.name, distribution}:
-            problem = f"excluded by {DISABLED_VARIABLE}"
+        if {_canonical(point.name), _canonical(distribution)} & _excluded():
+            problem = EXCLUDED
         else:
             try:
-                module = import_module(point.value)
+                found = self._collect(point)
             except Exception as error:  # a plugin may fail in any way; the others still work
                 problem = f"{type(error).__name__}: {error}"
                 warnings.warn(f"plugin '{point.name}' of {distribution} is skipped: {problem}", stacklevel=3)
             else:
-                self.manager.register(module, name=f"{distribution}:{point.name}")
-                self._collect(module, distribution, version)
-        self.plugins.append(Plugin(point.name, point.value, distribution, version, problem))
+                for kind, entry in found:
+                    self.register(kind, entry)
+        return Plugin(point.name, point.value, distribution, version, problem)
 
-    def _collect(self, module: Any, distribution: str, version: str) -> None:
-        for kind in KINDS:
-            implementation = getattr(module, f"llmc_{kind}", None)
-            if implementation is not None:
-                implementation(lambda name, value, kind=kind: self.register(kind, Entry(name, value, distribution, version)))
+    def _collect(self, point: EntryPoint) -> list[tuple[str, Entry]]:
+        """Hand the plugin to pluggy and return what it registers: all of it, or, where it fails, nothing."""
+        module = point.load()
+        distribution, version = _owner(point)
+        found: list[tuple[str, Entry]] = []
+        self.manager.register(module, name=f"{distribution}:{point.name}")
+        try:
+            self.manager.check_pending()  # a misspelt hook would otherwise never be called
+            others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
+            for kind in KINDS:
+
+                def register(name: str, value: Any, kind: str = kind) -> None:
+                    _check(kind, name, value)
+                    found.append((kind, Entry(name, value, distribution, version)))
+
+                self.manager.subset_hook_caller(f"llmc_{kind}", others)(register=register)
+        except Exception:
+            self.manager.unregister(module)
+            raise
+        return found
 
     def register(self, kind: str, entry: Entry) -> None:
         """Add an entry. Raises PluginError if the name is taken, naming both distributions."""
         other = self._entries[kind].setdefault(entry.name, entry)
         if other is not entry:
             raise PluginError(
-                f"{kind} named '{entry.name}' come from both {other.distribution} and {entry.distribution}; "
+                f"the {SINGULAR[kind]} '{entry.name}' comes from both {other.distribution} and {entry.distribution}; "
                 f"uninstall one, or exclude it with {DISABLED_VARIABLE}"
             )
 
@@ -101,12 +130,17 @@ class Registry:
         """Everything registered of one kind ("passes", "backends", "recipes"), built-in first."""
         return list(self._entries[kind].values())
 
+    @property
+    def broken(self) -> list[Plugin]:
+        """The plugins that failed to load and were skipped; those that the user excluded are not among them."""
+        return [plugin for plugin in self.plugins if plugin.problem not in ("", EXCLUDED)]
+
     def _entry(self, kind: str, name: str) -> Entry:
         entries = self._entries[kind]
         if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(entries)}"
-            raise PluginError(f"no {SINGULAR[kind]} is named '{name}'; {hint}")
+            near = " or ".join(repr(known) for known in difflib.get_close_matches(name, entries, n=3))
+            hint = f"did you mean {near}? " if near else ""
+            raise PluginError(f"no {SINGULAR[kind]} is named '{name}'; {hint}known: {', '.join(entries) or 'none'}")
         return entries[name]
 
     def pass_class(self, name: str) -> Any:
@@ -130,3 +164,25 @@ class Registry:
 def default() -> Registry:
     """The registry of everything installed."""
     return Registry()
+
+
+def _owner(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _excluded() -> set[str]:
+    return {_canonical(name.strip()) for name in os.environ.get(DISABLED_VARIABLE, "").split(",") if name.strip()}
+
+
+def _check(kind: str, name: Any, value: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a {SINGULAR[kind]} is registered under the name {name!r}")
+    if kind == "recipes":
+        if not isinstance(value, list) or not all(isinstance(s, str) or (isinstance(s, dict) and "name" in s) for s in value):
+            raise ValueError(f"recipe '{name}' must be a list of pass names and of dicts with a 'name', not {value!r}")
+    elif not isinstance(value, type) and not (isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value)):
+        raise ValueError(f"{SINGULAR[kind]} '{name}' must be given as 'module:Class' or a class, not {value!r}")

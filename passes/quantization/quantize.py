@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from llmc.ir import ops
 from llmc.ir.formats import Dense, Integer
@@ -30,10 +30,9 @@ class Quantize(Pass):
     name = "quantize"
     provides = frozenset({"quantized"})
 
-    class Config(BaseModel):
+    class Config(Pass.Config):
         """Options."""
 
-        model_config = ConfigDict(extra="forbid")
         bits: Literal[8] = Field(8, description="bits of a weight")
         skip: tuple[str, ...] = Field((), description="patterns of weight names to leave as they are")
 

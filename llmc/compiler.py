@@ -1,0 +1,80 @@
+"""The whole compiler: capture, passes, lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmc import __version__
+from llmc.capture.capture import capture
+from llmc.capture.checkpoint import map_weights
+from llmc.capture.source import open_source
+from llmc.pipeline.instrument import Compare, Dump, Verify
+from llmc.pipeline.pipeline import Instrument
+from llmc.pipeline.recipe import resolve
+from llmc.plugins import registry as plugins
+from llmc.runtime.info import ModelInfo
+from llmc.runtime.model import CompiledModel
+from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def compile(
+    model: str | Path | nn.Module,
+    *,
+    recipe: str | Sequence[Any] | None = None,
+    passes: Sequence[Any] = (),
+    backend: str = "cpu",
+    example_inputs: tuple[Tensor, ...] | None = None,
+    max_context: int | None = None,
+    threads: int | None = None,
+    verify: bool = True,
+    compare: bool = False,
+    dump_dir: str | Path | None = None,
+) -> CompiledModel:
+    """Compile a causal language model.
+
+    model: a folder or hub id of the `transformers` library, or an nn.Module; a module of your own needs `example_inputs`, a
+    tuple of one int64 tensor of ids `[1, S]`. recipe: a name ("none", "int8") or a list of passes. passes: further passes, by
+    name, as `{"name": ..., option: ...}`, class or instance; each must match something. max_context: positions of a sequence,
+    at most what the model allows. threads: all cores by default. verify: prove the program's rules again after every pass.
+    compare: measure what each pass changes of the outputs. dump_dir: write the program after each pass there.
+
+    Raises CaptureError, PluginError, PipelineError, UnsupportedError or ToolchainError, each saying what to do.
+    """
+    registry = plugins.default()
+    lowering = registry.backend(backend)
+    pipeline = resolve(recipe, passes, registry)
+    source = open_source(model)
+
+    captured = capture(source.module, example_inputs, max_context)
+    program = map_weights(captured.program, source.module, source.folder) if source.folder else captured.program
+
+    wanted: list[Instrument | None] = [
+        Verify() if verify else None,
+        Compare() if compare else None,
+        Dump(dump_dir) if dump_dir else None,
+    ]
+    instruments = [instrument for instrument in wanted if instrument is not None]
+    result = pipeline.run(program, registry, instruments)
+
+    executable = lowering.lower(result.program)
+    info = ModelInfo(
+        name=source.name,
+        vocab_size=captured.vocab_size,
+        max_context=captured.max_context,
+        eos_ids=source.eos_ids,
+        bos_id=source.bos_id,
+        recipe=recipe if isinstance(recipe, str) else "none" if recipe is None else "custom",
+        backend=backend,
+        threads=threads,
+        source=source.origin,
+        versions={"llmc": __version__, **registry.versions()},
+    )
+    has_tokenizer = source.folder is not None and (source.folder / TOKENIZER_FILE).is_file()
+    tokenizer = Tokenizer(source.folder) if has_tokenizer and source.folder else None
+    snapshots = {"capture": program, **result.snapshots}
+    return CompiledModel(result.program, executable, info, tokenizer, result.records, snapshots)
