@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from typing import Any, NoReturn
 
@@ -27,7 +26,7 @@ RESERVED = (*OPS, "T", "R", "r", "l", "team", "step", "model", "layer", "float",
 def identifier(name: str) -> str:
     """A name that C++ accepts."""
     clean = re.sub(r"\W", "_", name)
-    return f"{clean}_" if keyword.iskeyword(clean) or not clean or clean[0].isdigit() else clean
+    return f"w_{clean}" if not clean or clean[0].isdigit() else clean
 
 
 class Generator:
@@ -228,7 +227,10 @@ class Generator:
         """The part of a weight's name after what differs between layers."""
         parts = [name.split(".") for name in names[:2]]
         differing = next((i for i, (a, b) in enumerate(zip(*parts, strict=False)) if a != b), -1)
-        return ".".join(parts[0][differing + 1 :]) or names[0]
+        rest = parts[0][differing + 1 :]
+        if rest and rest[0].isdigit():  # layers within a list within a list
+            rest = [*parts[0][max(differing - 1, 0) : differing], *rest]
+        return ".".join(rest) or names[0]
 
     def _global(self, name: str) -> str:
         member = identifier(name)

@@ -57,7 +57,7 @@ def collapse(sizes: Sequence[int], accesses: Sequence[Access]) -> tuple[list[int
 
 def element(access: Access, steps: Sequence[int], names: Sequence[str], row: str = "r") -> str:
     """`pointer[index]` for the loop variables."""
-    terms = [f"{row} * {access.row}"] if access.row else []
+    terms = [row if access.row == 1 else f"{row} * {access.row}"] if access.row else []
     terms += [name if step == 1 else f"{name} * {step}" for name, step in zip(names, steps, strict=True) if step]
     base = f"({access.pointer})" if " " in access.pointer else access.pointer
     return f"{base}[{' + '.join(terms) or '0'}]"

@@ -32,7 +32,7 @@ def expression(expr: ScoreExpr) -> str:
         return number(expr.value)  # type: ignore[arg-type]
     if expr.kind == "per_head":
         values = ", ".join(number(float(v)) for v in expr.value)  # type: ignore[union-attr]
-        return f"std::initializer_list<float>{{{values}}}.begin()[h]"
+        return f"((const float[]){{{values}}})[h]"
     args = [expression(arg) for arg in expr.args]
     if expr.kind in INFIX:
         return f"({f' {INFIX[expr.kind]} '.join(args)})"

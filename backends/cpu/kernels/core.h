@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <omp.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 namespace llmc {
 
@@ -31,6 +34,25 @@ inline Lanes load(const float* p) {
 
 inline void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof v); }
 
+// a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
+inline Lanes madd(Lanes a, Lanes b, Lanes c) {
+#if defined(__AVX512F__)
+    return Lanes(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
+#elif defined(__FMA__)
+    __m256 x[2], y[2], z[2];
+    std::memcpy(x, &a, sizeof x);
+    std::memcpy(y, &b, sizeof y);
+    std::memcpy(z, &c, sizeof z);
+    for (int i = 0; i < 2; i++) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
+    std::memcpy(&c, z, sizeof z);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
+inline Lanes all(float x) { return Lanes{} + x; }
+
 // Sum of sixteen partial sums, by halves.
 inline float sum(const Lanes& v) {
     float a[LANES];
@@ -45,12 +67,12 @@ template <int N>
 inline float dot(const float* x, const float* y) {
     Lanes s = {};
     constexpr int whole = N / LANES * LANES;
-    for (int i = 0; i < whole; i += LANES) s += load(x + i) * load(y + i);
+    for (int i = 0; i < whole; i += LANES) s = madd(load(x + i), load(y + i), s);
     if constexpr (whole < N) {
         float a[LANES] = {}, b[LANES] = {};
         std::memcpy(a, x + whole, (N - whole) * sizeof(float));
         std::memcpy(b, y + whole, (N - whole) * sizeof(float));
-        s += load(a) * load(b);
+        s = madd(load(a), load(b), s);
     }
     return sum(s);
 }

@@ -16,7 +16,7 @@ inline void tile_f32(const float* x, int64_t stride, const float* w, Lanes out[R
         for (int k = k0; k < k1; k++)
             for (int p = 0; p < PANELS; p++) {
                 const Lanes column = load(w + (int64_t(p) * K + k) * LANES);
-                for (int r = 0; r < ROWS; r++) s[r][p] += x[r * stride + k] * column;
+                for (int r = 0; r < ROWS; r++) s[r][p] = madd(all(x[r * stride + k]), column, s[r][p]);
             }
         for (int r = 0; r < ROWS; r++)
             for (int p = 0; p < PANELS; p++) out[r][p] = k0 ? out[r][p] + s[r][p] : s[r][p];

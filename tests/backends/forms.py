@@ -1,0 +1,59 @@
+"""The forms that a step may take, for tests that compare backends with the original and with themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.runtime.contract import Batch, Context
+from llmc.runtime.sequences import Sequences
+
+Logits = NDArray[np.float32]
+CACHE_BLOCKS = 64
+
+
+class Runner:
+    """Sequences of one context, stepped by hand; `output` is the program's first."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.sequences = context, Sequences(CACHE_BLOCKS)
+
+    def step(self, work: list[tuple[int, list[int]]]) -> Logits:
+        """One step over runs of (sequence, ids); all rows."""
+        batch: Batch = self.sequences.batch([(i, list(map(int, ids))) for i, ids in work], ["all"] * len(work))
+        return next(iter(self.context.step(batch).values()))
+
+
+def prefill(context: Context, ids: list[int]) -> Logits:
+    """All at once."""
+    runner = Runner(context)
+    return runner.step([(runner.sequences.create(), ids)])
+
+
+def chunked(context: Context, ids: list[int], size: int) -> Logits:
+    """`size` tokens a step; 1 is decoding."""
+    runner = Runner(context)
+    sequence = runner.sequences.create()
+    return np.concatenate([runner.step([(sequence, ids[i : i + size])]) for i in range(0, len(ids), size)])
+
+
+def ragged(context: Context, prompts: list[list[int]]) -> list[Logits]:
+    """Several sequences whose chunks meet in the same steps: prefill of some beside decoding of others."""
+    runner = Runner(context)
+    names = [runner.sequences.create() for _ in prompts]
+    done: list[list[Logits]] = [[] for _ in prompts]
+    sizes = [1, 7, 3, 40]
+    at = [0] * len(prompts)
+    while any(at[i] < len(p) for i, p in enumerate(prompts)):
+        work = [(i, prompts[i][at[i] : at[i] + sizes[i % 4]]) for i in range(len(prompts)) if at[i] < len(prompts[i])]
+        rows = runner.step([(names[i], ids) for i, ids in work])
+        start = 0
+        for i, ids in work:
+            done[i].append(rows[start : start + len(ids)])
+            start, at[i] = start + len(ids), at[i] + len(ids)
+    return [np.concatenate(parts) for parts in done]
+
+
+def relative_error(values: Logits, reference: Logits) -> float:
+    """Norm of the difference over the norm."""
+    return float(np.linalg.norm(values - reference) / np.linalg.norm(reference))
