@@ -29,7 +29,9 @@ class Canonicalize(Pass):
         seen: dict[Any, Node] = {}
         changed = False
         for node in editor.nodes:
-            better = simpler(editor, node)
+            better = node
+            while (next_one := simpler(editor, better)) is not better:
+                better = next_one
             key = fingerprint(better)
             better = seen.setdefault(key, better) if key else better
             if better is not node:
