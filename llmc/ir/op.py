@@ -87,6 +87,8 @@ class Op:
 
 def lookup(name: str) -> Op:
     """The op called `name`. Raises VerificationError if the dialect has none."""
+    import llmc.ir.ops  # noqa: F401  # declares the dialect, which whoever reads a file may not have done
+
     if name not in OPS:
         raise VerificationError(f"the dialect has no op '{name}'")
     return OPS[name]

@@ -1,0 +1,184 @@
+"""What the commands share: options, opening a model, printing. Importing it is light; models load torch when opened."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmc.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llmc.runtime.model import CompiledModel
+
+WIDTH = 160
+"""Columns of tables that go to a file or pipe."""
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe; 'llmc passes' lists them. [default: none]")]
+PassOption = Annotated[
+    list[str] | None, typer.Option("--pass", metavar="NAME[:k=v,...]", help="A further pass, with options. Repeatable.")
+]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="A backend; 'llmc backends' lists them. [default: cpu]")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on. [default: all cores]")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A compiled model's folder, or what 'llmc compile' takes, compiled on the fly.")
+]
+SourceArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A folder or hub id of the transformers library.")]
+
+
+def parse_pass(text: str) -> dict[str, Any]:
+    """`NAME` or `NAME:key=value,...` as a pass given by name; a value that is JSON is read as such, any other is a string.
+
+    Raises InputError if the text is of another form.
+    """
+    name, colon, rest = text.partition(":")
+    spec: dict[str, Any] = {"name": name.strip()}
+    # A comma ends a value only where another `key=` follows, so that `skip=["a", "b"]` needs no escapes.
+    parts = re.split(r",(?=\s*\w+\s*=)", rest) if colon else []
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key.isidentifier() or key in spec:
+            raise InputError(f"--pass {text}: '{part}' is not an option; the form is NAME:key=value,key=value")
+        spec[key] = _parse_value(value)
+    if not spec["name"]:
+        raise InputError(f"--pass {text}: the name is missing; the form is NAME or NAME:key=value,key=value")
+    return spec
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def is_compiled(model: str) -> bool:
+    """Whether the user named a saved model, whole or damaged, rather than one to compile."""
+    from llmc.runtime.manifest import MANIFEST_FILE
+
+    return (Path(model) / MANIFEST_FILE).is_file()
+
+
+def open_model(
+    model: str,
+    recipe: str | None = None,
+    passes: Sequence[str] | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+) -> CompiledModel:
+    """Load a saved model, or compile one. Raises LLMCError; a saved model takes no recipe or passes any more."""
+    import llmc
+
+    if is_compiled(model):
+        if recipe or passes:
+            raise InputError(f"{model}: this is compiled already; --recipe and --pass are for 'llmc compile'")
+        with progress(f"loading {model}"):
+            return llmc.load(model, backend=backend, threads=threads)
+    return compile_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+
+
+def compile_model(
+    model: str,
+    *,
+    recipe: str | None = None,
+    passes: Sequence[str] | None = None,
+    backend: str | None = None,
+    **options: Any,
+) -> CompiledModel:
+    """`llmc.compile` with its passes as the command line gives them, telling how far it is. Raises LLMCError."""
+    specs = [parse_pass(text) for text in passes or ()]
+    with progress(f"reading {model}") as tell:
+        import llmc
+        from llmc.pipeline.recipe import resolve
+        from llmc.plugins.hooks import hookimpl
+        from llmc.plugins.registry import default
+
+        quiet_libraries()
+        registry, backend = default(), backend or "cpu"
+        keys = [step.key for step in resolve(recipe, specs, registry)]
+
+        class Watch:
+            """Follows the passes."""
+
+            @hookimpl
+            def llmc_pass_started(self, name: str) -> None:
+                tell(f"pass {keys.index(name) + 1} of {len(keys)}: {name}")
+
+            @hookimpl
+            def llmc_pass_finished(self, name: str) -> None:
+                if name == keys[-1]:
+                    tell(f"lowering to backend {backend}")
+
+        watch = Watch()
+        registry.manager.register(watch)
+        try:
+            return llmc.compile(model, recipe=recipe, passes=specs, backend=backend, **options)
+        finally:
+            registry.manager.unregister(watch)
+
+
+def quiet_libraries() -> None:
+    """No progress bars and hints of transformers between our own lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+
+
+@contextmanager
+def progress(first: str) -> Iterator[Callable[[str], None]]:
+    """Gives a function that tells what is being done: beside a spinner on a terminal, else line by line; all on stderr."""
+    from rich.console import Console
+
+    err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if err.is_terminal:
+        with err.status(first) as status:
+            yield status.update
+    else:
+        tell(first)
+        yield tell
+
+
+def tell(text: str) -> None:
+    """A line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """For results on stdout; tables keep their width when that is no terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_json(data: Any) -> None:
+    """Indented JSON on stdout; numbers that JSON does not have become null."""
+    print(json.dumps(_finite(data), indent=1))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file. Raises InputError if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+        raise InputError(f"{path}: cannot read this file: {reason}") from error

@@ -1,0 +1,47 @@
+"""llmc generate: continue a text."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llmc.cli.common import BackendOption, ModelArgument, RecipeOption, ThreadsOption, open_model, tell
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue; '-' reads it from stdin.")],
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Choose among so many tokens; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the generation. Repeatable.")] = None,
+    recipe: RecipeOption = None,
+    backend: BackendOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Continue a text, as it comes, on stdout; timings go to stderr."""
+    from llmc.errors import InputError
+    from llmc.runtime.contexts import ContextPool
+    from llmc.runtime.generate import GenerationOptions, Generator
+    from llmc.runtime.sampling import SamplingOptions
+
+    sampling = SamplingOptions(temperature, top_k, top_p, seed)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    opened = open_model(model, recipe=recipe, backend=backend, threads=threads)
+    if opened.tokenizer is None:
+        raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
+    info = opened.info
+    options = GenerationOptions(max_new_tokens, sampling, frozenset(info.eos_ids), tuple(stop or ()))
+    pool = ContextPool(opened.executable, info.threads)
+    generator = Generator(pool.lease, info.vocab_size, info.max_context, opened.tokenizer)
+    ids = opened.tokenizer.encode(text)
+    [result] = generator.generate([ids], options, on_text=lambda _, piece: print(piece, end="", flush=True))
+    print(flush=True)
+    tell(
+        f"{result.prompt_tokens} prompt tokens in {result.prefill_seconds:.2f} s, {result.new_tokens} new tokens, "
+        f"{result.tokens_per_second:.1f} a second, ended by {result.finish_reason}"
+    )

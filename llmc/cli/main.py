@@ -1,0 +1,90 @@
+"""The command `llmc`. Every command imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmc import __version__
+from llmc.cli import backends, bisect, compile, eval, generate, inspect, passes, plugins
+from llmc.cli.common import tell
+from llmc.errors import LLMCError
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+class Commands(TyperGroup):
+    """The commands, in the order of their use; errors that a user can provoke are told in a line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command: exit code 2 for an LLMCError, with a traceback only for --debug."""
+        with warnings.catch_warnings():
+            if not ctx.params["debug"]:
+                warnings.showwarning = _show_warning
+                warnings.simplefilter("ignore", FutureWarning)  # of libraries about each other, nothing a user can change
+            try:
+                return super().invoke(ctx)
+            except LLMCError as error:
+                if ctx.params["debug"]:
+                    traceback.print_exc()
+                tell(f"llmc: error: {error}")
+                raise typer.Exit(USAGE_ERROR) from error
+            except KeyboardInterrupt as error:
+                raise typer.Exit(INTERRUPTED) from error
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """As added below, not by the alphabet."""
+        return list(self.commands)
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    tell(f"llmc: warning: {message}")
+
+
+app = typer.Typer(
+    name="llmc",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"llmc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and all warnings of the libraries.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compile language models: PyTorch in, transformed graphs through, readable generated code out."""
+
+
+app.command("compile")(compile.compile)
+app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
+app.command("eval")(eval.evaluate)
+app.command("bisect")(bisect.bisect)
+app.command("passes")(passes.passes)
+app.command("backends")(backends.backends)
+app.command("plugins")(plugins.plugins)
+
+
+def main() -> None:
+    """Entry point of the console script. Exit codes: 0, 1 where `bisect` finds a pass to blame, 2 errors, 130 interrupted."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
