@@ -122,6 +122,8 @@ class Builder:
         """One operand as a node (or number) that broadcasts against a value of `layout`."""
         if not isinstance(value, Value):
             return value
+        if isinstance(value, Scores) and value.expr.kind == "const":
+            return value.expr.value
         if isinstance(value, Const) and value.number() is not None and value.weight.type.dtype != "float32":
             return value.number()
         padded = (*[ONE] * (len(layout) - len(value.layout)), *value.layout)

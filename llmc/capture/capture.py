@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
     sink_rows(editor)
     program = editor.finish()
     stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
-    bound = min((b for b in (*position_bounds(program), *length_bounds(exported), stated) if b), default=None)
+    bound = min((b for b in (*looked_up(program, "position"), *length_bounds(exported), stated) if b), default=None)
     if max_context is not None and bound is not None and max_context > bound:
         raise CaptureError(f"max_context={max_context} is beyond the {bound} positions that the model was made for")
     return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary(program))
@@ -116,7 +117,8 @@ def ready(module: nn.Module) -> Iterator[nn.Module]:
 def export(wrapper: nn.Module, ids: Tensor, opaque: dict[str, Callable[..., Any]]) -> torch.export.ExportedProgram:
     """The aten graph of the wrapper over ids `[1, S]`, ops without a rule decomposed where torch knows how."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's about its own use of itself
             exported = torch.export.export(wrapper, (ids,), dynamic_shapes=({1: torch.export.Dim.AUTO},), strict=False)
             exported = exported.run_decompositions({})
             known = {**load_rules(), **opaque}
@@ -148,25 +150,21 @@ def length_bounds(exported: torch.export.ExportedProgram) -> list[int]:
     return [int(r.upper) for r in exported.range_constraints.values() if getattr(r.upper, "is_Integer", False)]
 
 
-def position_bounds(program: Program) -> list[int]:
-    """Rows of the tables that are looked up by position."""
+def looked_up(program: Program, name: str) -> list[int]:
+    """Rows of each table that is indexed by an input of the program, at all tokens or at the rows of output alone."""
     found = []
     for node in program.find("embedding"):
-        source = node.args[0]
-        while source.op == "call_function" and source.target is ops.select_rows:  # type: ignore[union-attr]
-            source = source.args[0]  # type: ignore[union-attr]
-        if source.op == "placeholder" and source.target == "position":  # type: ignore[union-attr]
+        source: Any = node.args[0]
+        while source.target is ops.select_rows:
+            source = source.args[0]
+        if source.op == "placeholder" and source.target == name:
             found.append(int(type_of(node.args[1]).shape[0]))
     return found
 
 
 def vocabulary(program: Program) -> int:
     """Rows of the table that ids are looked up in."""
-    sizes = [
-        int(type_of(node.args[1]).shape[0])
-        for node in program.find("embedding")
-        if any(source.target == "input_ids" for source in node.all_input_nodes)
-    ]
+    sizes = looked_up(program, "input_ids")
     if not sizes:
         raise CaptureError("the module looks its input ids up in no embedding table; is it a language model?")
     return min(sizes)

@@ -9,7 +9,22 @@ import torch
 from llmc.capture.axes import Builder, triangle
 from llmc.capture.rules import rule
 from llmc.capture.rules.pointwise import NAMES, dtype_name, elementwise
-from llmc.capture.values import KEY, ONE, TOKEN, Dim, Length, Refusal, S, Scores, Size, Table, Value, const, positions
+from llmc.capture.values import (
+    KEY,
+    ONE,
+    TOKEN,
+    Layout,
+    Length,
+    Refusal,
+    S,
+    Scores,
+    Size,
+    Table,
+    Value,
+    const,
+    fixed,
+    positions,
+)
 from llmc.ir import ops
 from llmc.ir.score import const as number
 from llmc.ir.weights import Stored
@@ -31,21 +46,21 @@ def _arange(b: Builder, *bounds: Size, dtype: Any = None, **ignored: Any) -> Val
 
 
 def filled(sizes: list[Size], value: Any, dtype: torch.dtype | None) -> Value:
-    """A tensor of one number."""
+    """A tensor of one number. Of two dimensions as long as the sequence the first is the queries'; the number is the same."""
+    if any(isinstance(size, Length) and size != S for size in sizes) or sizes.count(S) > 2:
+        raise Refusal("a tensor whose size depends on the length of the sequence in an unknown way")
+    labels = iter((TOKEN, KEY))
+    layout = [next(labels) if size == S else ONE if size == 1 else fixed(int(size)) for size in sizes]  # type: ignore[arg-type]
+    return of_one_number(tuple(layout), value, dtype)
+
+
+def of_one_number(layout: Layout, value: Any, dtype: torch.dtype | None) -> Value:
+    """A tensor of one number: a constant, or an expression that is the same at all positions."""
     name = NAMES.get(dtype, "int64") if dtype is not None else "float32"
     value = {"bool": bool, "int64": int, "float32": float}[name](value)
-    lengths = [i for i, size in enumerate(sizes) if size == S]
-    if any(isinstance(size, Length) and size != S for size in sizes) or len(lengths) > 2:
-        raise Refusal("a tensor whose size depends on the length of the sequence in an unknown way")
-    if not lengths:
-        return const(Stored(torch.full(sizes, value)), "filled", True)  # type: ignore[arg-type]
-    if any(size not in (1, S) for size in sizes):
-        raise Refusal("a constant tensor over positions and features")
-    labels: list[Dim] = [ONE] * len(sizes)
-    labels[lengths[0]] = TOKEN
-    if len(lengths) == 2:
-        labels[lengths[1]] = KEY
-    return Scores(tuple(labels), number(value), name)
+    if all(dim.label not in ("token", "key") for dim in layout):
+        return const(Stored(torch.full([dim.size for dim in layout], value)), "filled", True)
+    return Scores(layout, number(value), name)
 
 
 @rule("full", "ones", "zeros", "scalar_tensor")
@@ -61,9 +76,9 @@ def _full(b: Builder, sizes: Any, value: Any = None, *, name: str, dtype: Any = 
 
 @rule("full_like", "ones_like", "zeros_like", "new_ones", "new_zeros", "new_full")
 def _like(b: Builder, x: Any, *args: Any, name: str, dtype: Any = None, **ignored: Any) -> Value:
-    sizes = list(x.sizes) if name.endswith("_like") else list(args[0])
     value = args[-1] if name in ("full_like", "new_full") else 1 if "ones" in name else 0
-    return filled(sizes, value, dtype or getattr(torch, dtype_name(x)))
+    dtype = dtype or getattr(torch, dtype_name(x))
+    return of_one_number(x.layout, value, dtype) if name.endswith("_like") else filled(list(args[0]), value, dtype)
 
 
 @rule("tril", "triu")
@@ -78,5 +93,3 @@ def _triangle(b: Builder, x: Any, diagonal: int = 0, *, name: str) -> Value:
 @rule("sym_size")
 def _size(b: Builder, x: Any, dim: int) -> Size:
     return x.sizes[dim]
-
-

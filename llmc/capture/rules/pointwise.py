@@ -12,6 +12,7 @@ from llmc.capture.scores import as_condition, simplify
 from llmc.capture.values import Const, Probabilities, Refusal, Scores, Stream, Table, Value
 from llmc.ir import ops
 from llmc.ir.op import Op
+from llmc.ir.program import type_of
 from llmc.ir.score import FUNCTIONS, ScoreExpr, apply, const
 
 DIRECT: dict[str, Op] = {
@@ -38,9 +39,10 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
         return on_scores(op, values)
     if any(v.pairwise for v in relating):
         raise Refusal("scores meet values that are neither numbers nor positions")
-    values = [b.stream(v) if isinstance(v, Scores) else v for v in values]
+    values = [b.stream(v) if isinstance(v, Scores) and v.expr.kind != "const" else v for v in values]
     fitted, layout = b.aligned(values)
-    return Stream(layout, b.node(op, *fitted, **attributes))
+    node, sizes = b.node(op, *fitted, **attributes), tuple(dim.size for dim in layout if dim.label == "fixed")
+    return Stream(layout, node if type_of(node).fixed == sizes else b.node(ops.expand, node, shape=sizes))
 
 
 def on_scores(op: Op, values: list[Any]) -> Scores:

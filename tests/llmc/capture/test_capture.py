@@ -188,6 +188,32 @@ def test_masks_are_understood_however_they_are_written(name):
         assert relative_error(program.as_module()(ids)["logits"], original_logits(module, ids)) < 1e-6
 
 
+CONSTANTS = {
+    "ones": lambda self, x: x * torch.ones_like(x),
+    "wide": lambda self, x: x[..., :1] + torch.zeros_like(x),
+    "condition": lambda self, x: torch.where(x > 0, torch.ones_like(x), torch.full_like(x, -1.0)),
+    "sized": lambda self, x: x + torch.full((1, x.shape[1], 24), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_tensors_of_one_number_fit_values_of_any_shape(name):
+    class TokenWise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(50, 24), nn.Linear(24, 50)
+
+        def forward(self, ids):
+            return self.head(CONSTANTS[name](self, self.embed(ids)))
+
+    module = TokenWise()
+    program = capture(module, IDS).program
+    for length in (1, 9):
+        ids = torch.randint(0, 50, (length,))
+        with torch.no_grad():
+            assert relative_error(program.as_module()(ids)["logits"], module(ids[None])[0].double()) < 1e-6
+
+
 def test_fixed_length_is_refused():
     class Fixed(nn.Module):
         def __init__(self):
