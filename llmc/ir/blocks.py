@@ -1,7 +1,8 @@
 """Finding the layers that repeat.
 
 The computing nodes are read as a string of tokens (op, attributes, types, kinds of operands); the repeat that covers most of
-it is found, and then proved: each node of a block must read what its counterpart of the block before read, one block later.
+it is found, and then proved: each node of a block must read what its counterpart of the block before read, one block later,
+and weights that are one within a block must be one in every block.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
+from llmc.ir.identity import attribute_key, attributes_key
 from llmc.ir.program import Program, type_of
 
 
@@ -54,13 +56,12 @@ def _tokens(program: Program, nodes: list[Node]) -> list[int]:
 
     def describe(arg: object) -> object:
         if isinstance(arg, Node):
-            return (str(type_of(arg)), str(program.weight(arg).format) if arg.op == "get_attr" else "")
-        return ("number", repr(arg))
+            return type_of(arg), program.weight(arg).format if arg.op == "get_attr" else None
+        return attribute_key(arg)
 
     found = []
     for node in nodes:
-        attributes = tuple(sorted((key, repr(value)) for key, value in node.kwargs.items()))
-        key = (node.target.name, attributes, str(type_of(node)), tuple(describe(arg) for arg in node.args))  # type: ignore[union-attr]
+        key = (node.target, attributes_key(node), type_of(node), tuple(map(describe, node.args)))
         found.append(numbers.setdefault(key, len(numbers)))
     return found
 
@@ -92,6 +93,7 @@ def _best_cut(nodes: list[Node], start: int, length: int, period: int) -> Blocks
 def _prove(nodes: list[Node], index: dict[Node, int], start: int, period: int, repeats: int) -> Blocks | None:
     stop = start + repeats * period
     carried: dict[int, Node] = {}
+    shared: set[Node] = set()
     for i in range(start, start + period):
         for slot, first in enumerate(nodes[i].args):
             readings = [nodes[i + block * period].args[slot] for block in range(repeats)]
@@ -101,12 +103,17 @@ def _prove(nodes: list[Node], index: dict[Node, int], start: int, period: int, r
             if places[0] >= start:  # computed in the same block
                 if any(place != places[0] + block * period for block, place in enumerate(places)):
                     return None
-            elif any(reading is not first for reading in readings):  # a shared value would be the same for all
+            elif all(reading is first for reading in readings):
+                shared.add(first)
+            else:
                 offset = places[1] - start
                 if not 0 <= offset < period or carried.setdefault(offset, first) is not first:
                     return None
                 if any(place != start + (block - 1) * period + offset for block, place in enumerate(places) if block):
                     return None
+    # A value has one place within a block: it is what all blocks read, or where one stream starts, not two of these.
+    if shared & set(carried.values()) or len(set(carried.values())) < len(carried):
+        return None
     for i in range(start, stop - period):  # what leaves a block other than the last goes to the next one only
         for user in nodes[i].users:
             place = index.get(user, stop)
@@ -115,4 +122,13 @@ def _prove(nodes: list[Node], index: dict[Node, int], start: int, period: int, r
             if place >= limit:
                 return None
     layers = tuple(tuple(nodes[start + block * period : start + (block + 1) * period]) for block in range(repeats))
+    if any(_sharing(layer) != _sharing(layers[0]) for layer in layers[1:]):
+        return None
     return Blocks(layers, dict(sorted(carried.items())))
+
+
+def _sharing(layer: tuple[Node, ...]) -> list[int]:
+    """For every reading of a weight in a block, which reading of the block was the first of the same weight."""
+    first: dict[object, int] = {}
+    weights = [arg.target for node in layer for arg in node.args if isinstance(arg, Node) and arg.op == "get_attr"]
+    return [first.setdefault(name, i) for i, name in enumerate(weights)]
