@@ -1,4 +1,4 @@
-"""A program as a torch module: the reference semantics over one sequence, differentiable."""
+"""A program as a torch module: the reference semantics over one sequence."""
 
 from __future__ import annotations
 
@@ -22,16 +22,24 @@ class SequenceContext:
 
 
 class ProgramModule(nn.Module):
-    """`forward(input_ids [T], position [T]) -> {output name: [R, ...]}`; weights are parameters, named as in the program."""
+    """`forward(input_ids [T], position [T]) -> {output name: [R, ...]}`.
 
-    def __init__(self, program: Program) -> None:
+    Weights are parameters in `values`, by their names in the program with "/" for "." (`values.layers/0/norm/weight`), which
+    torch does not allow in the name of a parameter. Unless trainable, none asks for a gradient, and they may share memory with
+    the program and the user's module: do not write to them. If trainable, they are copies, and those of floats ask for a
+    gradient, tables that were buffers of the original (such as the frequencies of rotary positions) too, since a program does
+    not tell them from parameters: freeze with `requires_grad_(False)` what must stay.
+    """
+
+    def __init__(self, program: Program, trainable: bool = False) -> None:
         super().__init__()
         self.program = program
         self.values = nn.ParameterDict()
         self._keys = {name: name.replace(".", "/") for name in program.weights}
         for name, weight in program.weights.items():
             value = weight.evaluate()
-            self.values[self._keys[name]] = nn.Parameter(value, requires_grad=value.is_floating_point())
+            learns = trainable and value.is_floating_point()
+            self.values[self._keys[name]] = nn.Parameter(value.clone() if trainable else value, requires_grad=learns)
 
     def forward(
         self, input_ids: Tensor, position: Tensor | None = None, out_rows: Tensor | None = None

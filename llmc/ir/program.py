@@ -85,11 +85,11 @@ class Program:
 
         return Editor.of(self, name)
 
-    def as_module(self) -> ProgramModule:
-        """The program as a differentiable torch module over one sequence."""
+    def as_module(self, trainable: bool = False) -> ProgramModule:
+        """The program as a torch module over one sequence; if trainable, with copies of the weights that ask for gradients."""
         from llmc.ir.module import ProgramModule
 
-        return ProgramModule(self)
+        return ProgramModule(self, trainable)
 
     def verify(self) -> None:
         """Raise VerificationError unless every rule of the dialect holds."""
