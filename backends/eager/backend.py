@@ -115,12 +115,11 @@ class EagerContext(Context):
         block, slot = int(table[now // BLOCK]), now % BLOCK
         cache.keys[block, slot], cache.values[block, slot] = values[key][0], values[value][0]  # type: ignore[index]
         used = table[: now // BLOCK + 1]
-        history: dict[Any, Tensor] = {
-            key: cache.keys[used].flatten(0, 1)[: now + 1],
-            value: cache.values[used].flatten(0, 1)[: now + 1],
-        }
+        keys, history = (stored[used].flatten(0, 1)[: now + 1] for stored in (cache.keys, cache.values))
+        sinks = values[node.args[3]] if len(node.args) > 3 else None
         context = SequenceContext(position, torch.arange(now + 1))
-        return run_node(node, {**values, **history}, context)
+        # Operands in their places rather than by node: the query's node may be that of the key as well.
+        return ops.attention.reference(values[node.args[0]], keys, history, sinks, **node.kwargs, context=context)
 
 
 @contextmanager
