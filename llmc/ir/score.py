@@ -7,6 +7,7 @@ capping and position biases are all of this form; backends compile the expressio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +42,12 @@ class ScoreExpr:
         """The values for every head, query and key, in torch."""
         if self.kind in VARIABLES:
             return getattr(context, self.kind)
+        # Numbers have the precision of the score, so that whole positions they meet are not made doubles.
+        dtype = torch.get_default_dtype() if context.score is None else context.score.dtype
         if self.kind == "const":
-            return torch.tensor(self.value, dtype=torch.float64 if isinstance(self.value, float) else None)
+            return torch.tensor(self.value, dtype=dtype if isinstance(self.value, float) else None, device=context.q.device)
         if self.kind == "per_head":
-            dtype = torch.get_default_dtype() if context.score is None else context.score.dtype
-            return torch.tensor(self.value, dtype=dtype)[context.head]
+            return torch.tensor(self.value, dtype=dtype, device=context.q.device)[context.head]
         return FUNCTIONS[self.kind][1](*(arg.evaluate(context) for arg in self.args))
 
     def __str__(self) -> str:
@@ -162,30 +164,46 @@ def linear_form(expr: ScoreExpr) -> tuple[float, float, float] | None:
     return None
 
 
+UNBOUNDED, NOTHING = (-math.inf, math.inf), (math.inf, -math.inf)
+"""Bounds of which every distance is within, and of which none is."""
+
+ROUNDING = 0.25
+"""What rounding a position plus a fraction to float32 is off by at most, for positions below two million."""
+
+
 def distances(admits: ScoreExpr) -> tuple[float, float]:
-    """Proven bounds (least, greatest) of `q - k` over the admitted pairs; infinite where nothing is proven."""
-    low, high = -float("inf"), float("inf")
+    """Proven bounds (least, greatest) of `q - k` over the admitted pairs; infinite where nothing is proven.
+
+    NOTHING, whose least is above its greatest, if no pair is admitted.
+    """
     if admits == FALSE:
-        return 0, 0
-    if admits.kind == "logical_and":
-        bounds = [distances(arg) for arg in admits.args]
-        return max(b[0] for b in bounds), min(b[1] for b in bounds)
-    if admits.kind == "logical_or":
-        bounds = [distances(arg) for arg in admits.args]
-        return min(b[0] for b in bounds), max(b[1] for b in bounds)
-    if admits.kind in ("le", "lt", "ge", "gt", "eq"):
-        left, right = (linear_form(arg) for arg in admits.args)
-        if left is None or right is None:
-            return low, high
-        a, b, c = (x - y for x, y in zip(left, right, strict=True))  # a q + b k + c (sign) 0
-        if a + b != 0 or abs(a) != 1:
-            return low, high
-        strict = 1 if admits.kind in ("lt", "gt") else 0
-        above = (admits.kind in ("ge", "gt")) == (a == 1)  # whether the comparison bounds q - k from below
-        if admits.kind == "eq":
-            return -c * a, -c * a
-        return (-c * a + strict, high) if above else (low, -c * a - strict)
-    return low, high
+        return NOTHING
+    if admits.kind in ("logical_and", "logical_or"):
+        lows, highs = zip(*(distances(arg) for arg in admits.args), strict=True)
+        bounds = (max(lows), min(highs)) if admits.kind == "logical_and" else (min(lows), max(highs))
+        return bounds if bounds[0] <= bounds[1] else NOTHING
+    return _compared(admits) if admits.kind in ("le", "lt", "ge", "gt", "eq") else UNBOUNDED
+
+
+def _compared(admits: ScoreExpr) -> tuple[float, float]:
+    """The bounds that one comparison sets: `q - k` is whole, so that those next to a fraction are the whole numbers beside."""
+    left, right = (linear_form(arg) for arg in admits.args)
+    if left is None or right is None:
+        return UNBOUNDED
+    a, b, c = (x - y for x, y in zip(left, right, strict=True))  # a q + b k + c (sign) 0
+    if a + b != 0 or abs(a) != 1 or not math.isfinite(c):
+        return UNBOUNDED
+    limit, slack = -c * a, ROUNDING if _has_fractions(admits) else 0
+    strict = 1 if admits.kind in ("lt", "gt") and not slack else 0
+    low, high = math.ceil(limit - slack) + strict, math.floor(limit + slack) - strict
+    if admits.kind == "eq":
+        return (low, high) if low <= high else NOTHING
+    above = (admits.kind in ("ge", "gt")) == (a == 1)  # whether the comparison bounds q - k from below
+    return (low, math.inf) if above else (-math.inf, high)
+
+
+def _has_fractions(expr: ScoreExpr) -> bool:
+    return (isinstance(expr.value, float) and not expr.value.is_integer()) or any(map(_has_fractions, expr.args))
 
 
 def implies_causal(admits: ScoreExpr) -> bool:
@@ -194,6 +212,6 @@ def implies_causal(admits: ScoreExpr) -> bool:
 
 
 def window(admits: ScoreExpr) -> int | None:
-    """The least w for which it is proven that every admitted key has `q - k < w`, or None."""
+    """The least w, 1 or more, for which it is proven that every admitted key has `q - k < w`, or None."""
     high = distances(admits)[1]
-    return None if high == float("inf") else int(high) + 1
+    return None if high == math.inf else int(max(high, 0)) + 1

@@ -53,11 +53,10 @@ def attention(
     keys = k.repeat_interleave(group, 1) if group > 1 else k
     values = v.repeat_interleave(group, 1) if group > 1 else v
     raw = torch.einsum("thd,shd->hts", q, keys) * scale
-    head = torch.arange(q.shape[1]).view(-1, 1, 1)
+    head = torch.arange(q.shape[1], device=q.device).view(-1, 1, 1)
     variables = ScoreContext(raw, head, context.q_position.view(1, -1, 1), context.k_position.view(1, 1, -1))
-    scores = score.evaluate(variables)
     allowed = admits.evaluate(variables).expand_as(raw)
-    scores = scores.expand_as(raw).masked_fill(~allowed, -torch.inf)
+    scores = score.evaluate(variables).to(raw.dtype).expand_as(raw).masked_fill(~allowed, -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks.view(-1, 1, 1).expand(-1, q.shape[0], 1).to(scores.dtype)), -1)
     weights = torch.softmax(scores, -1)[..., : keys.shape[0]]
