@@ -10,11 +10,13 @@ from llmc.backends.cpu.plan import Location
 
 @dataclass(frozen=True)
 class Access:
-    """How an operand is read within a row: address, elements from row to row (0: the same for all), a step for each loop."""
+    """How an operand is read within a row: array, elements from row to row (0: the same for all), a step for each loop, and
+    the element that it starts at."""
 
-    pointer: str
+    array: str
     row: int
     steps: tuple[int, ...]
+    offset: int = 0
 
 
 def contiguous_steps(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -35,9 +37,7 @@ def broadcast_steps(sizes: Sequence[int], target: Sequence[int]) -> tuple[int, .
 
 def located(location: Location, steps: Sequence[int], extra: int = 0) -> Access:
     """The access of a value."""
-    offset = location.offset + extra
-    pointer = f"{location.buffer.name} + {offset}" if offset else location.buffer.name
-    return Access(pointer, location.stride, tuple(steps))
+    return Access(location.buffer.name, location.stride, tuple(steps), location.offset + extra)
 
 
 def collapse(sizes: Sequence[int], accesses: Sequence[Access]) -> tuple[list[int], list[list[int]]]:
@@ -56,11 +56,11 @@ def collapse(sizes: Sequence[int], accesses: Sequence[Access]) -> tuple[list[int
 
 
 def element(access: Access, steps: Sequence[int], names: Sequence[str], row: str = "r") -> str:
-    """`pointer[index]` for the loop variables."""
+    """`array[index]` for the loop variables."""
     terms = [row if access.row == 1 else f"{row} * {access.row}"] if access.row else []
+    terms += [str(access.offset)] if access.offset else []
     terms += [name if step == 1 else f"{name} * {step}" for name, step in zip(names, steps, strict=True) if step]
-    base = f"({access.pointer})" if " " in access.pointer else access.pointer
-    return f"{base}[{' + '.join(terms) or '0'}]"
+    return f"{access.array}[{' + '.join(terms) or '0'}]"
 
 
 def row_loop(count: str) -> str:
@@ -80,6 +80,6 @@ def nest(sizes: Sequence[int], names: Sequence[str], body: str, indent: int = 1)
 def map_rows(count: str, sizes: Sequence[int], out: Access, operands: Sequence[Access], expression: str) -> str:
     """`out = expression` for all elements of all rows; `{0}` in the expression is the first operand's element."""
     left, steps = collapse(sizes, [out, *operands])
-    names = ["i", "j", "k", "l", "m", "n"][: len(left)]
+    names = ["i", "j", "k"][: len(left)] if len(left) <= 3 else [f"i{place}" for place in range(len(left))]
     target, *read = [element(a, s, names) for a, s in zip((out, *operands), steps, strict=True)]
     return f"{row_loop(count)}\n{nest(left, names, f'{target} = {expression.format(*read)};')}"

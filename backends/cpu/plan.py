@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 ALIGNMENT = 64
 ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1, "int16": 2}
+CTYPES = {"float32": "float", "int64": "int64_t", "bool": "uint8_t", "int16": "int16_t"}
 
 
 @dataclass(eq=False)
@@ -16,6 +17,8 @@ class Buffer:
     """Memory for a value. `external` buffers (inputs, outputs, caches) have an address of their own.
 
     first, last: the statements between which it is needed; offset: bytes from the start of the arena, for one row.
+    twin: the buffer that this one changes places with from layer to layer. After the loop nobody but the number of layers
+    knows which memory either name means, so both live as long as one does, and what meets one meets the other.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Buffer:
     first: int = -1
     last: int = -1
     offset: int = -1
+    twin: Buffer | None = None
 
     @property
     def bytes(self) -> int:
@@ -33,16 +37,20 @@ class Buffer:
 
     def touch(self, statement: int) -> None:
         """It is needed at a statement."""
-        self.first = statement if self.first < 0 else min(self.first, statement)
-        self.last = max(self.last, statement)
+        for buffer in (self, self.twin) if self.twin else (self,):
+            buffer.first = statement if buffer.first < 0 else min(buffer.first, statement)
+            buffer.last = max(buffer.last, statement)
 
     def overlaps(self, other: Buffer) -> bool:
-        """Whether both have bytes in common."""
+        """Whether both have, or may have, bytes in common. Twins have none: they are two memories at any time."""
         if self is other:
             return True
-        if self.external or other.external:
+        if self.external or other.external or self.twin is other:
             return False
-        return self.offset < other.offset + other.bytes and other.offset < self.offset + self.bytes
+        mine, others = ((b, b.twin) if b.twin else (b,) for b in (self, other))
+        return any(
+            a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes for a in mine for b in others  # type: ignore[union-attr]
+        )
 
 
 @dataclass(frozen=True)
@@ -69,9 +77,18 @@ class Location:
         return f"{self.buffer.name} + {self.offset}" if self.offset else self.buffer.name
 
 
+def whole(buffer: Buffer) -> Location:
+    """All of a buffer."""
+    return Location(buffer, 0, buffer.width)
+
+
 @dataclass
 class Statement:
-    """A line of the step function. `rows`: "T" or "R" if each thread touches rows of its own share of T or R alone."""
+    """A line of the step function.
+
+    rows: the number that is split over the threads ("T", "R", "T * 3") if each thread touches rows of its own share alone;
+    None if some thread reads or writes another's. Statements with the same expression split alike.
+    """
 
     text: str
     reads: list[Buffer]
@@ -79,6 +96,25 @@ class Statement:
     rows: str | None = None
     comment: str = ""
     barrier: bool = field(default=False)
+
+
+def set_lifetimes(
+    prologue: list[Statement],
+    body: list[Statement],
+    epilogue: list[Statement],
+    buffers: list[Buffer],
+) -> None:
+    """When each buffer is needed; the statements are counted through, those of the loop once."""
+    enter, leave = len(prologue), len(prologue) + len(body) - 1
+    for i, statement in enumerate((*prologue, *body, *epilogue)):
+        for buffer in (*statement.reads, *statement.writes):
+            buffer.touch(i)
+    for buffer in buffers:
+        if buffer.twin:
+            buffer.touch(enter)
+            buffer.touch(leave)
+        elif body and buffer.first < enter <= buffer.last:  # a value from before the loop lives until its end
+            buffer.touch(leave)
 
 
 def assign_offsets(buffers: list[Buffer]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from llmc.backends.cpu.names import comment
 from llmc.ir.score import CAUSAL, SCORE, ScoreExpr, window
 
 INFIX = {
@@ -18,7 +19,9 @@ def number(value: float | int | bool) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value)
+        return "INT64_MIN" if value == -(2**63) else str(value)
+    if math.isnan(value):
+        return "NAN"
     if math.isinf(value):
         return "INFINITY" if value > 0 else "-INFINITY"
     return f"{value!r}f" if "." in repr(value) or "e" in repr(value) else f"{value!r}.0f"
@@ -39,8 +42,7 @@ def expression(expr: ScoreExpr) -> str:
     if expr.kind == "div":
         return f"(float({args[0]}) / float({args[1]}))"
     if expr.kind in ("maximum", "minimum"):
-        sign = ">" if expr.kind == "maximum" else "<"
-        return f"({args[0]} {sign} {args[1]} ? {args[0]} : {args[1]})"
+        return f"{expr.kind}_({args[0]}, {args[1]})"
     if expr.kind == "where":
         return f"({args[0]} ? {args[1]} : {args[2]})"
     if expr.kind in ("neg", "logical_not"):
@@ -55,7 +57,7 @@ def functor(name: str, score: ScoreExpr, admits: ScoreExpr) -> str:
     admitted = "true" if admits == CAUSAL else expression(admits)
     changed = "s" if score == SCORE else expression(score)
     return "\n".join([
-        f"// score: {score}; keys: {admits}",
+        f"// {comment(f'score: {score}; keys: {admits}')}",
         f"struct {name} {{",
         f"    static inline float score(float s, int h, int q, int k) {{ return {changed}; }}",
         f"    static inline bool admits(int h, int q, int k) {{ return {admitted}; }}",

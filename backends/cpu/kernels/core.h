@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <omp.h>
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -11,7 +12,6 @@
 namespace llmc {
 
 constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
-constexpr int BLOCK = 32;   // positions in a block of the cache
 
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
 
@@ -91,8 +91,9 @@ inline float total(const float* x) {
 }
 
 // e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six), without branches so that loops vectorise.
+// 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
 inline float exp_(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    x = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
     float n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
     int32_t bits;
     std::memcpy(&bits, &n, 4);
@@ -105,15 +106,28 @@ inline float exp_(float x) {
     p = p * r + 1.6666665e-1f;
     p = p * r + 5.0000001e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t power = (bits - 0x4B400000 + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &power, 4);
-    return p * scale;
+    const int32_t power = bits - 0x4B400000, half = power >> 1;
+    const int32_t low = (half + 127) << 23, high = (power - half + 127) << 23;
+    float a, b;
+    std::memcpy(&a, &low, 4);
+    std::memcpy(&b, &high, 4);
+    return p * a * b;
 }
+
+// What every number is at least, and at most, as large as.
+template <class A, class Limits = std::numeric_limits<A>>
+constexpr A lowest() { return Limits::has_infinity ? -Limits::infinity() : Limits::lowest(); }
+template <class A, class Limits = std::numeric_limits<A>>
+constexpr A highest() { return Limits::has_infinity ? Limits::infinity() : Limits::max(); }
 
 inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
 inline float silu_(float x) { return x * sigmoid_(x); }
-inline float relu_(float x) { return x > 0 ? x : 0; }
+template <class A>
+inline A relu_(A x) { return x < 0 ? 0 : x; }  // so that NaN stays NaN, here and below
+template <class A, class B>
+inline auto maximum_(A a, B b) { return a > b || a != a ? a : b; }
+template <class A, class B>
+inline auto minimum_(A a, B b) { return a < b || a != a ? a : b; }
 inline float gelu_(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678f)); }
 inline float gelu_tanh_(float x) {  // 0.5 (1 + tanh(u)) = sigmoid(2 u)
     return x * sigmoid_(1.59576912f * (x + 0.044715f * x * x * x));

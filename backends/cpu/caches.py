@@ -1,0 +1,65 @@
+"""Which cache holds the keys and values of an attention."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from llmc.backends.cpu.layers import Carried, LayerLoop
+from llmc.backends.cpu.plan import Buffer
+from llmc.ir.program import type_of
+from llmc.runtime.contract import BLOCK
+
+Slot = tuple[Buffer, Buffer]
+Pair = tuple[Node | Carried, Node | Carried]
+
+
+class Caches:
+    """Two caches, of keys and of values, for each pair of nodes that attentions read; in the loop a layer has its own.
+
+    A pair from before the loop is the same for all layers and has one slot; a pair that a layer is given by the one before it
+    is written again by each.
+    """
+
+    def __init__(self) -> None:
+        self.floats: list[int] = []
+        """Of a block, for each cache in order."""
+        self._slots: dict[Pair, Slot] = {}
+        self._first = self._each = 0
+
+    def take(self, node: Node, loop: LayerLoop | None) -> tuple[Slot, bool]:
+        """The slot of an attention, and whether it is new: this attention is the first of the step to use it."""
+        pair = self._pair(node, loop)
+        if pair in self._slots:
+            return self._slots[pair], False
+        index = len(self.floats)
+        self.floats += [type_of(node.args[operand]).width * BLOCK for operand in (1, 2)]
+        self._slots[pair] = self._slot(index, f"l * {self._each} + " if loop else "")
+        return self._slots[pair], True
+
+    def enter(self, loop: LayerLoop) -> None:
+        """The slots taken from here on are of one layer."""
+        attentions = [node for node in loop.layers[0] if node.target.name == "attention"]  # type: ignore[union-attr]
+        self._first, self._each = len(self.floats), 2 * len({self._pair(n, loop) for n in attentions} - set(self._slots))
+
+    def leave(self, loop: LayerLoop) -> None:
+        """Repeat the slots of a layer for the others; what follows the loop may read those of the last."""
+        counterparts = dict(zip(loop.layers[0], loop.layers[-1], strict=True))
+        last = self._first + (len(loop.layers) - 1) * self._each
+        kept: dict[Pair, Slot] = {}
+        for number, (pair, slot) in enumerate(self._slots.items()):
+            if 2 * number < self._first:
+                kept[pair] = slot
+            elif not any(isinstance(value, Carried) for value in pair):
+                keys, values = (counterparts.get(value, value) for value in pair)  # type: ignore[arg-type,union-attr]
+                kept[keys, values] = self._slot(last + 2 * number - self._first, "")
+        self.floats += self.floats[self._first :] * (len(loop.layers) - 1)
+        self._slots = kept
+
+    def _pair(self, node: Node, loop: LayerLoop | None) -> Pair:
+        if loop and node in loop:
+            return loop.source(node, 1), loop.source(node, 2)
+        return node.args[1], node.args[2]  # type: ignore[return-value]
+
+    def _slot(self, index: int, layer: str) -> Slot:
+        keys, values = (Buffer(f"step.caches[{layer}{index + i}]", 0, "float32", external=True) for i in range(2))
+        return keys, values
