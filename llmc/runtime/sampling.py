@@ -30,26 +30,30 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
             raise InputError(f"temperature must be a number from 0 upwards, not {self.temperature!r}")
-        if not (_is_integer(self.top_k) and self.top_k >= 0):
+        if not (is_integer(self.top_k) and self.top_k >= 0):
             raise InputError(f"top_k must be a whole number from 0 (off) upwards, not {self.top_k!r}")
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p!r}")
-        if not (_is_integer(self.seed) and self.seed >= 0):
+        if not (is_integer(self.seed) and self.seed >= 0):
             raise InputError(f"seed must be a whole number from 0 upwards, not {self.seed!r}")
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or NumPy; True and False are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return _is_integer(value) or isinstance(value, float | np.floating)
+    return is_integer(value) or isinstance(value, float | np.floating)
 
 
 def sample(logits: NDArray[np.float32], options: SamplingOptions, rng: np.random.Generator) -> int:
-    """A token id from logits `[V]`. Ties go to the lower id. Raises InputError if a logit is not finite."""
-    if not np.isfinite(logits).all():
-        raise InputError("the model gave logits that are not finite; it cannot be sampled from")
+    """A token id from logits `[V]`. Ties go to the lower id; a logit of -inf is a token that is never chosen.
+
+    Raises InputError if a logit is NaN or +inf, or all are -inf.
+    """
+    if not np.isfinite(logits.max()):  # the largest is NaN if any is
+        raise InputError("the model gave logits that are NaN or +inf, or all -inf; it cannot be sampled from")
     if options.temperature == 0:
         return int(np.argmax(logits))
     ids = _candidates(logits, options)

@@ -91,8 +91,17 @@ def test_option_that_cannot_be_used_is_named(name, value):
         SamplingOptions(**{name: value})
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [[0, math.nan], [0, math.inf], [math.inf, -math.inf], [math.nan, -math.inf], [-math.inf] * 2])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_not_finite_are_refused(bad, temperature):
-    with pytest.raises(InputError, match="finite"):
-        sample(np.array([0, bad], dtype=np.float32), SamplingOptions(temperature=temperature), np.random.default_rng(0))
+def test_logits_without_a_largest_number_are_refused(bad, temperature):
+    with pytest.raises(InputError, match="NaN or"):
+        sample(np.array(bad, dtype=np.float32), SamplingOptions(temperature=temperature), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}, {"top_k": 4, "top_p": 0.99}, {"temperature": 1e-320}])
+def test_token_of_minus_infinity_is_never_chosen(options):
+    logits = np.array([-math.inf, 0, -math.inf, 0.1, -math.inf], dtype=np.float32)
+    rng = np.random.default_rng(0)
+    draws = {sample(logits, SamplingOptions(**{"temperature": 1.0, **options}), rng) for _ in range(300)}
+    assert draws == ({3} if "temperature" in options else {1, 3})
+    assert sample(logits, SamplingOptions(), rng) == 3
