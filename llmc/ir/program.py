@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch.fx import Graph, Node
@@ -26,12 +27,19 @@ class Program:
 
     `graph` holds placeholders (`input_ids [T]`, `position [T]`, int64), `get_attr` nodes that name weights, `call_function`
     nodes whose target is an `Op`, and one output, a tuple. A node's `meta` has its "type" (TensorType) and "origin" (Origin).
+    A node that was made by an `Editor` has an "identity" besides, which it shares with its copies and with what replaces it.
     Users never change a program: `rewrite` and `edit` give a new one that shares the weights.
     """
 
     graph: Graph
-    weights: dict[str, Weight]
+    weights: Mapping[str, Weight]
     outputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self  # nobody changes it
 
     @property
     def nodes(self) -> list[Node]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch.fx import Node
 
+from llmc.errors import VerificationError
 from llmc.ir.edit import Editor
 from llmc.ir.pattern import Match, Pattern, matches
 from llmc.ir.program import Program, origin_of
@@ -28,7 +29,11 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """`build(editor, match)` gives the node that replaces the root; `check(match)` says why it must not, or None."""
+    """`build(editor, match)` gives the node that replaces the root; `check(match)` says why it must not, or None.
+
+    A VerificationError out of `build`, or a result of another type than the root, refuses the match as `check` does; the nodes
+    that `build` made are removed then, so that it must not keep them for later.
+    """
 
     pattern: Pattern
     build: Callable[[Editor, Match], Node]
@@ -47,14 +52,9 @@ def rewrite(program: Program, rule: Rule, report: Report | None = None) -> Progr
             continue
         reason = None
         for match in matches(rule.pattern, node):
-            reason = rule.check(match)
+            origin = Origin.merge([origin_of(inner) for inner in match.nodes])
+            reason = rule.check(match) or _apply(editor, rule, match, origin)
             if reason is None:
-                origin = Origin.merge([origin_of(inner) for inner in match.nodes])
-                with editor.before(node, origin):
-                    editor.replace(node, rule.build(editor, match))
-                for inner in match.nodes:
-                    if not inner.users:
-                        editor.graph.erase_node(inner)
                 changed = True
                 if report:
                     report.matched(origin)
@@ -62,3 +62,16 @@ def rewrite(program: Program, rule: Rule, report: Report | None = None) -> Progr
         if reason is not None and report:
             report.refused(origin_of(node), reason)
     return editor.finish() if changed else program
+
+
+def _apply(editor: Editor, rule: Rule, match: Match, origin: Origin) -> str | None:
+    """Replace the root and remove what only it needed, or say why that cannot be."""
+    try:
+        with editor.before(match.root, origin), editor.attempt():
+            editor.replace(match.root, rule.build(editor, match))
+    except VerificationError as error:
+        return str(error)
+    for inner in match.nodes:
+        if not inner.users:
+            editor.graph.erase_node(inner)
+    return None

@@ -102,9 +102,8 @@ def _build(data: dict[str, Any], weights_path: Path) -> Program:
         module, source, passes = item["origin"]
         editor.origin = Origin(str(module), str(source), tuple(map(str, passes)))
         attributes = {key: _from_json(value) for key, value in item["attributes"].items()}
-        node = editor.op(lookup(item["op"]), *map(operand, item["operands"]), **attributes)
+        node = editor.named_op(str(item["name"]), lookup(item["op"]), *map(operand, item["operands"]), **attributes)
         values[item["name"]] = node
-        node._rename(str(item["name"]))
     editor.outputs = tuple(data["outputs"])
     editor.graph.output(tuple(values[name] for name in data["outputs"].values()))
     return editor.finish()
