@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from llmc.ir import ops
 from llmc.ir.edit import Editor
+from llmc.ir.identity import node_key
 from llmc.ir.op import Op
 from llmc.ir.program import Program, origin_of, type_of
 from llmc.pipeline.base import Pass, PassContext
@@ -32,8 +33,8 @@ class Canonicalize(Pass):
             better = node
             while (next_one := simpler(editor, better)) is not better:
                 better = next_one
-            key = fingerprint(better)
-            better = seen.setdefault(key, better) if key else better
+            if better.op == "call_function":
+                better = seen.setdefault(node_key(better), better)
             if better is not node:
                 ctx.matched(origin_of(node))
                 editor.replace(node, better)
@@ -43,19 +44,9 @@ class Canonicalize(Pass):
         return editor.finish() if changed or dead else program
 
 
-def fingerprint(node: Node) -> Any:
-    """What two nodes must share to be the same value; None for inputs and weights."""
-    if node.op != "call_function":
-        return None
-    operands = [arg if isinstance(arg, Node) else (type(arg), arg) for arg in node.args]
-    if node.target.commutative:  # type: ignore[union-attr]
-        operands.sort(key=lambda arg: arg.name if isinstance(arg, Node) else str(arg))
-    return (node.target.name, tuple(operands), tuple(sorted((key, str(value)) for key, value in node.kwargs.items())))  # type: ignore[union-attr]
-
-
 def simpler(editor: Editor, node: Node) -> Node:
     """A node with the same value that is already there or cheaper; the node itself if there is none."""
-    op, x = node.target, node.args[0]
+    op, x = node.target, node.args[0] if node.args else None
     if not isinstance(x, Node) or not isinstance(op, Op):
         return node
     same_type = type_of(x) == type_of(node)
@@ -63,6 +54,8 @@ def simpler(editor: Editor, node: Node) -> Node:
         return x
     if op is ops.reshape and x.target is ops.reshape:
         return _made(editor, node, ops.reshape, x.args[0], **node.kwargs)
+    if op is ops.pow_ and not same_type:  # of whole numbers to a fraction: the product would stay whole
+        return node
     if op is ops.pow_ and node.args[1] in POWERS:
         square = _made(editor, node, ops.mul, x, x)
         return square if POWERS[node.args[1]] == 2 else _made(editor, node, ops.mul, square, x)  # type: ignore[index]
