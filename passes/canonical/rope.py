@@ -24,6 +24,8 @@ class RaiseRope(Pass):
 
     Before:  x * cos(concat(f, f)) + concat(-x[P:], x[:P]) * sin(concat(f, f))
     After:   rope(x, cos(f), sin(f), layout="halves")
+
+    A single head [T, D] becomes [T, 1, D] for the rope.
     """
 
     name = "raise-rope"
@@ -34,7 +36,7 @@ class RaiseRope(Pass):
 
         def build(editor: Editor, match: Match) -> Node:
             cos, sin = (half(editor, angle(match[name]), halves) for name in ("cos", "sin"))
-            return editor.op(ops.rope, match["x"], cos, sin, layout="halves")
+            return turn(editor, match["x"], cos, sin)
 
         program = program.rewrite(Rule(WRITTEN_OUT, build, is_rotation), ctx)
         return program.rewrite(Rule(PARTIAL, turn_part, is_partial), ctx)
@@ -50,6 +52,8 @@ def is_rotation(match: Match) -> str | None:
     x = type_of(match["x"])
     last, size = len(x.shape) - 1, int(x.shape[-1])
     concat = next(node for node in match.nodes if node.target is ops.concat)
+    if concat.kwargs["dim"] != last:
+        return "its halves are joined along another dimension than the last"
     first, second = concat.args[1], concat.args[0].args[0]  # type: ignore[union-attr]
     if bounds(first) != (last, 0, size // 2, 1) or bounds(second) != (last, size // 2, size, 1):
         return "what is turned is not the two halves of the last dimension"
@@ -99,4 +103,13 @@ def is_partial(match: Match) -> str | None:
 
 def turn_part(editor: Editor, match: Match) -> Node:
     """rope turns the first elements and leaves the rest."""
-    return editor.op(ops.rope, match["x"], match["cos"], match["sin"], layout="halves")
+    return turn(editor, match["x"], match["cos"], match["sin"])
+
+
+def turn(editor: Editor, x: Node, cos: Node, sin: Node) -> Node:
+    """rope over x; a single head without a dimension of its own gets one for the time being."""
+    fixed = type_of(x).fixed
+    if len(fixed) > 1:
+        return editor.op(ops.rope, x, cos, sin, layout="halves")
+    head = editor.op(ops.reshape, x, shape=(1, *fixed))
+    return editor.op(ops.reshape, editor.op(ops.rope, head, cos, sin, layout="halves"), shape=fixed)

@@ -46,15 +46,26 @@ def partial(m):
     return flat(m, m.op(ops.concat, rotary(m, first, 8), rest, dim=2))
 
 
-@pytest.mark.parametrize("make", [full, scaled, partial])
+def single(m):
+    """x [T, WIDTH] turned without a dimension of heads."""
+    size = HEADS * SIZE
+    position = m.op(ops.cast, m.input("position"), dtype="float32")
+    half = m.op(ops.mul, m.op(ops.reshape, position, shape=(1,)), m.random(size // 2))
+    cos, sin = (m.op(o, m.op(ops.concat, half, half, dim=1)) for o in (ops.cos, ops.sin))
+    first, second = (m.op(ops.slice_, m.x, dim=1, start=s, stop=s + size // 2) for s in (0, size // 2))
+    turned = m.op(ops.concat, m.op(ops.neg, second), first, dim=1)
+    return m.op(ops.add, m.op(ops.mul, m.x, cos), m.op(ops.mul, turned, sin))
+
+
+@pytest.mark.parametrize("make", [full, scaled, partial, single])
 def test_raise_rope_makes_one_op_with_the_angles_of_one_half(make, run_pass):
     after, _ = run_pass(RaiseRope(), program(make))
     (rope,) = after.find("rope")
-    assert rope.args[1].meta["type"].fixed == (4 if make is partial else SIZE // 2,)
+    assert rope.args[1].meta["type"].fixed == ({partial: 4, single: SIZE}.get(make, SIZE // 2),)
     assert not after.find("concat") and not after.find("slice")
 
 
-@pytest.mark.parametrize("make", [full, scaled, partial])
+@pytest.mark.parametrize("make", [full, scaled, partial, single])
 def test_raise_rope_keeps_the_numbers(make, run_pass, difference):
     before = program(make)
     assert difference(run_pass(RaiseRope(), before)[0], before) < 1e-6
@@ -65,3 +76,4 @@ def test_raise_rope_leaves_alone_what_is_no_rotation(options, run_pass):
     before = program(lambda m: flat(m, rotary(m, heads(m), **options)))
     after, ctx = run_pass(RaiseRope(), before)
     assert after is before and ctx.refusals
+
