@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 from torch.fx import Node
 
 from llmc.errors import ArtifactError, LLMCError
@@ -17,23 +15,30 @@ from llmc.ir.edit import Editor
 from llmc.ir.op import lookup
 from llmc.ir.program import Program, origin_of
 from llmc.ir.score import ScoreExpr
+from llmc.ir.tensor_file import DTYPE_CODES, write_weights
 from llmc.ir.types import Origin
-from llmc.ir.weights import Loaded
+from llmc.ir.weights import Loaded, opened, stamp_of
 
 VERSION = 1
 GRAPH_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
-STORED_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I8": "int8", "BOOL": "bool"}
+STORED_DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
 
 
 def save(program: Program, folder: Path) -> None:
-    """Write both files into the folder, which is made if needed."""
+    """Write both files into the folder, which is made if needed; those that are there are replaced once both are complete.
+
+    The folder may be the one that the program was loaded from. Raises ArtifactError if a weight can no longer be read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / GRAPH_FILE).write_text(json.dumps(to_json(program), indent=1) + "\n")
-    tensors: dict[str, Tensor] = {}
-    for name, weight in program.weights.items():
-        for part, tensor in weight.parts().items():
-            tensors[f"{name}:{part}"] = tensor.contiguous().clone()
-    save_file(tensors, folder / WEIGHTS_FILE)
+    made = {folder / name: folder / f".{name}.{os.getpid()}" for name in (GRAPH_FILE, WEIGHTS_FILE)}
+    try:
+        made[folder / GRAPH_FILE].write_text(json.dumps(to_json(program), indent=1) + "\n")
+        write_weights(program.weights, made[folder / WEIGHTS_FILE])
+        for path, temporary in made.items():
+            temporary.replace(path)
+    finally:
+        for temporary in made.values():
+            temporary.unlink(missing_ok=True)
 
 
 def to_json(program: Program) -> dict[str, Any]:
@@ -117,9 +122,9 @@ def _from_json(value: Any) -> Any:
 
 def _stored_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
-        with safe_open(path, framework="pt") as handle:
-            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-            return {name: (STORED_DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
+        handle = opened(path, stamp_of(path))
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+        return {name: (STORED_DTYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
     except Exception as error:  # safetensors raises its own type, not an exception class of Python's
         raise ArtifactError(f"{path}: cannot read the weights: {error}") from error
 

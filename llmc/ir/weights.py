@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from llmc.errors import ArtifactError
-from llmc.ir.formats import Dense, Format, stored_bytes
+from llmc.errors import ArtifactError, VerificationError
+from llmc.ir.formats import DENSE_DTYPES, Dense, Format, stored_bytes
 from llmc.ir.types import TensorType
 
 
@@ -52,9 +52,15 @@ class Weight(ABC):
 
 
 def dense_format(tensor: Tensor) -> Dense:
-    """The format of a tensor as it is; doubles are stored as float32 and small integers as int64."""
+    """The format of a tensor as it is; doubles are stored as float32 and small integers as int64.
+
+    Raises VerificationError for a dtype that no format has.
+    """
     names = {torch.float64: "float32", torch.int32: "int64", torch.int16: "int64", torch.int8: "int64", torch.uint8: "int64"}
-    return Dense(names.get(tensor.dtype) or str(tensor.dtype).removeprefix("torch."))
+    name = names.get(tensor.dtype) or str(tensor.dtype).removeprefix("torch.")
+    if name not in DENSE_DTYPES:
+        raise VerificationError(f"a weight cannot be stored as {name}; cast it to one of {', '.join(DENSE_DTYPES)}")
+    return Dense(name)
 
 
 @dataclass(eq=False)
@@ -74,8 +80,27 @@ class Stored(Weight):
         return {"values": rows.to(getattr(torch, self.format.dtype))}  # type: ignore[union-attr]
 
 
+Stamp = tuple[int, int, int]
+"""What tells one state of a file from another: inode, size, time of change in ns."""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file as it is now. Raises ArtifactError if it is not there."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot read the weights: {error}") from error
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @lru_cache(maxsize=64)
-def _open(path: Path, stamp: int) -> Any:
+def opened(path: Path, stamp: Stamp) -> Any:
+    """The safetensors file, mapped; it stays readable after another file takes its path.
+
+    Raises ArtifactError if the file is no longer the one of this stamp.
+    """
+    if stamp_of(path) != stamp:
+        raise ArtifactError(f"{path}: the file changed on disk after it was loaded; load it again")
     return safe_open(path, framework="pt")
 
 
@@ -87,13 +112,19 @@ class Loaded(Weight):
     names: dict[str, str]
     shape: tuple[int, ...]
     format: Format
+    stamp: Stamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stamp = stamp_of(self.path)
 
     def parts(self, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         try:
-            handle = _open(self.path, self.path.stat().st_mtime_ns)
+            handle = opened(self.path, self.stamp)
             whole = {part: handle.get_slice(name) for part, name in self.names.items()}
             return {part: s[start:stop] if s.get_shape() else handle.get_tensor(self.names[part]) for part, s in whole.items()}
-        except Exception as error:  # safetensors raises its own type for a damaged file and OSError for a missing one
+        except ArtifactError:
+            raise
+        except Exception as error:  # safetensors raises its own type for a damaged file
             raise ArtifactError(f"{self.path}: cannot read {', '.join(self.names.values())}: {error}") from error
 
 
@@ -106,6 +137,9 @@ class Sliced(Weight):
     stop: int
 
     def __post_init__(self) -> None:
+        rows = self.base.shape[0] if self.base.shape else 0
+        if not 0 <= self.start < self.stop <= rows:
+            raise VerificationError(f"there are no rows {self.start} to {self.stop} of {self.base}")
         self.shape, self.format = (self.stop - self.start, *self.base.shape[1:]), self.base.format
 
     def parts(self, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
@@ -115,14 +149,15 @@ class Sliced(Weight):
 
 @dataclass(eq=False)
 class Concatenated(Weight):
-    """Weights of one format, one after another by rows."""
+    """Weights of one format, one after another by rows. `names`: what the pieces are called in the program, where known."""
 
     pieces: tuple[Weight, ...]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         first = self.pieces[0]
-        if any(p.format != first.format or p.shape[1:] != first.shape[1:] for p in self.pieces):
-            raise ValueError(f"weights of different formats or rows: {', '.join(map(str, self.pieces))}")
+        if any(not p.shape or p.format != first.format or p.shape[1:] != first.shape[1:] for p in self.pieces):
+            raise VerificationError(f"weights of different formats or rows: {', '.join(map(str, self.pieces))}")
         self.shape, self.format = (sum(p.shape[0] for p in self.pieces), *first.shape[1:]), first.format
 
     def parts(self, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
@@ -139,7 +174,10 @@ class Concatenated(Weight):
 
 @dataclass(eq=False)
 class Computed(Weight):
-    """A function of other weights, evaluated as a whole: a transpose, `1 + weight`, a folded constant."""
+    """A function of other weights, evaluated as a whole: a transpose, `1 + weight`, a folded constant.
+
+    The last one of which some rows were read is kept until another is, so that reading by rows evaluates it once.
+    """
 
     function: Callable[..., Tensor]
     bases: tuple[Weight, ...]
@@ -150,8 +188,17 @@ class Computed(Weight):
         self.format = Dense(self.dtype)
 
     def parts(self, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
-        value = self.function(*(base.evaluate() for base in self.bases)).to(getattr(torch, self.dtype)).contiguous()
-        return {"values": value[start:stop] if self.shape else value}
+        whole = not self.shape or (start == 0 and (stop is None or stop >= self.shape[0]))
+        return {"values": self.compute() if whole else _last_computed(self)[start:stop]}
+
+    def compute(self) -> Tensor:
+        """All of it."""
+        return self.function(*(base.evaluate() for base in self.bases)).to(getattr(torch, self.dtype)).contiguous()
+
+
+@lru_cache(maxsize=1)
+def _last_computed(weight: Computed) -> Tensor:
+    return weight.compute()
 
 
 @dataclass(eq=False)
