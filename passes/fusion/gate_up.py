@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from torch.fx import Node
+
 from llmc.ir import ops
 from llmc.ir.program import Program, origin_of
-from llmc.passes.fusion.merge import merge_linears, obstacle
+from llmc.ir.types import Origin
+from llmc.passes.fusion.merge import merge_groups, obstacle
 from llmc.pipeline.base import Pass, PassContext
 
 
@@ -21,14 +24,12 @@ class FuseGateUp(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         editor = program.edit(self.name)
-        merged = False
+        groups: list[tuple[Origin, list[Node]]] = []
         for gated in (node for node in editor.nodes if node.target is ops.gated):
-            linears = [arg for arg in gated.args if arg.target is ops.linear]  # type: ignore[union-attr]
-            reason = "gate or up is no linear" if len(linears) < 2 else obstacle(editor, linears)  # type: ignore[arg-type]
+            linears = [arg for arg in gated.args if isinstance(arg, Node) and arg.target is ops.linear]
+            reason = "gate or up is no linear" if len(linears) < 2 else obstacle(editor, linears)
             if reason:
                 ctx.refused(origin_of(gated), reason)
-                continue
-            ctx.matched(origin_of(gated))
-            merge_linears(editor, linears)  # type: ignore[arg-type]
-            merged = True
-        return editor.finish() if merged else program
+            else:
+                groups.append((origin_of(gated), linears))
+        return editor.finish() if merge_groups(editor, groups, ctx) else program

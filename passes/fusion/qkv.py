@@ -8,7 +8,8 @@ from torch.fx import Node
 
 from llmc.ir import ops
 from llmc.ir.program import Program, origin_of
-from llmc.passes.fusion.merge import merge_linears, obstacle
+from llmc.ir.types import Origin
+from llmc.passes.fusion.merge import merge_groups, obstacle
 from llmc.pipeline.base import Pass, PassContext
 
 PASSED = (ops.reshape, ops.permute, ops.rope, ops.rms_norm, ops.layer_norm)
@@ -28,18 +29,16 @@ class FuseQKV(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         editor = program.edit(self.name)
-        merged = False
+        groups: list[tuple[Origin, list[Node]]] = []
         for attention in (node for node in editor.nodes if node.target is ops.attention):
             found = [projection(arg) for arg in attention.args[:3]]
             linears = [node for node in found if node is not None]
             reason = "a projection was not found" if len(linears) < 3 else obstacle(editor, linears)
             if reason:
                 ctx.refused(origin_of(attention), reason)
-                continue
-            ctx.matched(origin_of(attention))
-            merge_linears(editor, linears)
-            merged = True
-        return editor.finish() if merged else program
+            else:
+                groups.append((origin_of(attention), linears))
+        return editor.finish() if merge_groups(editor, groups, ctx) else program
 
 
 def projection(node: Any) -> Node | None:

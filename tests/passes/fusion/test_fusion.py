@@ -83,3 +83,39 @@ def test_qkv_leaves_alone_projections_that_are_one_already(run_pass):
 
     before = program(make)
     assert run_pass(FuseQKV(), before)[0] is before
+
+
+def layers(m, names):
+    """A gated feed-forward after another, the weights of each named by a pair."""
+    x = m.x
+    for pair in names:
+        for name in pair:
+            if name not in m.weights:
+                m.random(24, 24, name=name)
+        gate, up = (m.op(ops.linear, x, m.named_weight(name)) for name in pair)
+        x = m.op(ops.gated, gate, up, activation="silu")
+    return x
+
+
+def test_fusion_of_layers_that_share_weights_makes_one_merged_weight(run_pass, difference):
+    before = program(lambda m: layers(m, [("gate", "up")] * 3))
+    after, ctx = run_pass(FuseGateUp(), before)
+    assert len({node.args[1] for node in after.find("linear")}) == 1 and len(after.find("linear")) == len(ctx.matches) == 3
+    assert after.weight_bytes() == before.weight_bytes() and difference(after, before) < 1e-6
+
+
+@pytest.mark.parametrize("names", [[("gate", "up"), ("gate", "up2")], [("gate", "up"), ("up", "gate")]])
+def test_fusion_leaves_alone_weights_that_others_read_as_well(names, run_pass):
+    before = program(lambda m: layers(m, names))
+    after, ctx = run_pass(FuseGateUp(), before)
+    assert after is before and "is read elsewhere too" in ctx.refusals[0][1]
+
+
+def test_fusion_merges_projections_of_two_attentions_once(run_pass, difference):
+    def make(m):
+        q, k, v = m.linear(m.x, 32), m.linear(m.x, 16, "k"), m.linear(m.x, 16, "v")
+        return m.op(ops.sub, attention(m, q, k, v), m.op(ops.mul, attention(m, q, k, v), 0.5))
+
+    before = program(make)
+    after, ctx = run_pass(FuseQKV(), before)
+    assert len(after.find("linear")) == len(ctx.matches) == 1 and difference(after, before) < 1e-6

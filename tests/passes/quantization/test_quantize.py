@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from llmc.errors import PipelineError
 from llmc.ir import ops
 from llmc.ir.weights import Stored
+from llmc.passes.fusion.gate_up import FuseGateUp
 from llmc.passes.quantization.quantize import Quantize
 from llmc.passes.quantization.rounding import round_rows
 from tests.passes.programs import VOCAB, program
@@ -78,3 +79,33 @@ def test_quantized_rows_do_not_depend_on_how_they_are_read(run_pass):
 
 def test_stored_weight_counts_its_bytes():
     assert Stored(torch.zeros(VOCAB, 3)).bytes == VOCAB * 12
+
+
+def test_quantize_keeps_the_weight_as_it_is_for_readers_of_other_kinds(run_pass):
+    def both(m):
+        weight = m.random(24, 24)
+        rows = m.op(ops.mul, m.op(ops.reshape, m.x, shape=(1, 24)), weight)
+        return m.op(ops.add, m.op(ops.linear, m.x, weight), m.op(ops.sum_, rows, dims=(2,), keepdim=False))
+
+    before = program(both)
+    after, ctx = run_pass(Quantize(), before)
+    (linear,), (product,) = after.find("linear"), after.find("mul")
+    assert str(after.weight(linear.args[1]).format) == "int8" and str(after.weight(product.args[1]).format) == "f32"
+    assert "also read by mul" in ctx.notes[0]
+
+
+@pytest.mark.parametrize("pattern", ["gate*", "up_proj.weight"])
+def test_skip_finds_weights_within_merged_ones(pattern, run_pass):
+    def gate_up(m):
+        gate, up = (m.linear(m.x, 96, f"{name}_proj.weight") for name in ("gate", "up"))
+        return m.linear(m.op(ops.gated, gate, up, activation="silu"), 30, "down")
+
+    fused, _ = run_pass(FuseGateUp(), program(gate_up))
+    after, ctx = run_pass(Quantize(skip=(pattern,)), fused)
+    formats = {str(node.args[1].target): str(after.weight(node.args[1]).format) for node in after.find("linear")}
+    assert formats == {"gate_proj.weight+up_proj": "f32", "down": "int8"} and "is skipped" in ctx.refusals[0][1]
+
+
+def test_skip_that_matches_no_weight_is_an_error_with_names_that_are_near(run_pass):
+    with pytest.raises(PipelineError, match=r"'donw\.\*' matches no weight; there are down"):
+        run_pass(Quantize(skip=("donw.*",)), program(feed_forward))
