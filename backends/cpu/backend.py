@@ -9,8 +9,10 @@ from llmc.backends.cpu.executable import CpuExecutable
 from llmc.backends.cpu.generate import Generator
 from llmc.backends.cpu.source import print_source
 from llmc.errors import ToolchainError
+from llmc.ir.cost import cache_bytes_per_token
 from llmc.ir.program import Program, type_of
-from llmc.runtime.contract import Availability, Backend
+from llmc.runtime.contract import BLOCK, Availability, Backend
+from llmc.runtime.limits import input_specs
 
 
 class CpuBackend(Backend):
@@ -25,12 +27,10 @@ class CpuBackend(Backend):
         generator = Generator(program)
         source = print_source(generator)
         library = toolchain.build(source)
-        outputs = {
-            name: type_of(node).fixed for name, node in zip(program.outputs, program.results, strict=True)
-        }
-        inputs = tuple(str(node.target) for node in program.graph.nodes if node.op == "placeholder")
+        outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
         texts = {toolchain.SOURCE: source, **toolchain.headers()}
-        return CpuExecutable(library, generator.packer.fill(), inputs, outputs, texts)
+        block_bytes = BLOCK * cache_bytes_per_token(program)
+        return CpuExecutable(library, generator.packer.fill(), input_specs(program), outputs, block_bytes, texts)
 
     def availability(self) -> Availability:
         try:

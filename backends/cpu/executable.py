@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.errors import ToolchainError
-from llmc.runtime.contract import Batch, Context, Executable
+from llmc.errors import InputError, ToolchainError, UnsupportedError
+from llmc.ir.types import TensorType
+from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, InputSpec, check_sizes
 
-ABI = 1
+ABI = 2
 
 
 class CBatch(ctypes.Structure):
@@ -23,20 +25,21 @@ class CBatch(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("tokens", "rows", "width", "copies")),
         ("inputs", ctypes.POINTER(ctypes.c_void_p)),
-        *((name, ctypes.c_void_p) for name in ("position", "table", "blocks", "out_rows", "copy_pairs")),
+        *((name, ctypes.c_void_p) for name in ("position", "run", "tables", "out_rows", "copy_pairs")),
         ("outputs", ctypes.POINTER(ctypes.c_void_p)),
     ]
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """A compiled model. Raises ToolchainError if it cannot be loaded or speaks another version of the interface."""
+    """A compiled model. Raises ToolchainError if it cannot be loaded or was made for another version of this package."""
     try:
         library = ctypes.CDLL(str(path))
-        version = library.llmc_abi()
+        found = (library.llmc_abi(), library.llmc_block())
     except (OSError, AttributeError) as error:
         raise ToolchainError(f"{path}: cannot load the compiled model: {error}; delete it to have it built again") from error
-    if version != ABI:
-        raise ToolchainError(f"{path}: the compiled model has interface version {version}, not {ABI}; delete it")
+    if found != (ABI, BLOCK):
+        made = "interface version {} and cache blocks of {} positions"
+        raise ToolchainError(f"{path}: made for {made.format(*found)}, not {made.format(ABI, BLOCK)}; delete it")
     library.llmc_error.restype = ctypes.c_char_p
     library.llmc_model.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
     library.llmc_context.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)]
@@ -48,32 +51,33 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 
 class CpuExecutable(Executable):
-    """A loaded library and its packed weights.
+    """A loaded library and its packed weights. inputs, outputs: in the library's order."""
 
-    inputs: names of the program's inputs in the library's order; outputs: name and shape of a row of each result.
-    """
+    row_exact = True
 
     def __init__(
         self,
         library: Path,
         weights: NDArray[np.uint8],
-        inputs: tuple[str, ...],
-        outputs: dict[str, tuple[int, ...]],
+        inputs: Mapping[str, InputSpec],
+        outputs: Mapping[str, TensorType],
+        block_bytes: int,
         texts: dict[str, str],
     ) -> None:
-        self.library, self.weights, self.inputs, self.outputs = open_library(library), weights, inputs, outputs
+        self.library, self.weights = open_library(library), weights
+        self.inputs, self.outputs, self.block_bytes = inputs, outputs, block_bytes
         self._texts = texts
         self.handle = ctypes.c_void_p()
-        self.checked(self.library.llmc_model(weights.ctypes.data, ctypes.byref(self.handle)))
+        if self.library.llmc_model(weights.ctypes.data, ctypes.byref(self.handle)):
+            raise MemoryError(self.problem())
         weakref.finalize(self, self.library.llmc_free_model, self.handle.value)
 
-    def checked(self, status: int) -> None:
-        """Raise what the library reports."""
-        if status:
-            raise MemoryError(self.library.llmc_error().decode())
+    def problem(self) -> str:
+        """What the library says of its last failure in this thread."""
+        return self.library.llmc_error().decode()
 
     def context(self, cache_blocks: int, threads: int | None = None) -> CpuContext:
-        return CpuContext(self, cache_blocks, threads or os.cpu_count() or 1)
+        return CpuContext(self, *check_sizes(cache_blocks, threads))
 
     def sources(self) -> dict[str, str]:
         return self._texts
@@ -83,48 +87,71 @@ class CpuContext(Context):
     """A cache and the activations of a step."""
 
     def __init__(self, executable: CpuExecutable, cache_blocks: int, threads: int) -> None:
-        self.executable, self.blocks = executable, cache_blocks
-        self.handle = ctypes.c_void_p()
-        library = executable.library
-        executable.checked(library.llmc_context(executable.handle, cache_blocks, threads, ctypes.byref(self.handle)))
-        weakref.finalize(self, library.llmc_free_context, self.handle.value)
+        self.executable, self.blocks, self.threads = executable, cache_blocks, threads
+        handle = ctypes.c_void_p()
+        if executable.library.llmc_context(executable.handle, cache_blocks, threads, ctypes.byref(handle)):
+            size = f"{cache_blocks} blocks, {cache_blocks * executable.block_bytes / 1e9:.1f} GB"
+            raise MemoryError(f"no memory for a cache of {size}: {executable.problem()}")
+        self._handle: int | None = handle.value
+        self._free = weakref.finalize(self, executable.library.llmc_free_context, handle.value)
+
+    def close(self) -> None:
+        self._handle = None
+        self._free()
 
     def step(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        batch.check(self.blocks)
-        sequences = [sequence for sequence, _, _ in batch.runs()]
-        width = max((len(batch.blocks[s]) for s in sequences), default=1)
-        tables = np.zeros((max(len(sequences), 1), width), np.int32)
-        place = {sequence: i for i, sequence in enumerate(sequences)}
-        for sequence, row in place.items():
-            tables[row, : len(batch.blocks[sequence])] = batch.blocks[sequence]
-        table = np.array([place[int(s)] for s in batch.sequence], np.int32)
-        position = np.ascontiguousarray(batch.position, np.int32)
-        out_rows = np.ascontiguousarray(batch.out_rows, np.int32)
-        pairs = np.array(batch.copies, np.int32).reshape(-1, 2)
+        if self._handle is None:
+            raise InputError("this context was closed")
+        executable = self.executable
+        batch.check(self.blocks, executable.inputs)
+        if self.threads > 1:
+            Threads.use()
+        arrays = (batch.position, batch.run, batch.tables, batch.out_rows, batch.copies)
+        position, run, tables, out_rows, copies = [np.ascontiguousarray(array, np.int32) for array in arrays]
         given = [
-            np.ascontiguousarray(batch.position if name == "position" else batch.inputs[name], np.int64)
-            for name in self.executable.inputs
+            np.ascontiguousarray(position if name == POSITION else batch.inputs[name], spec.dtype)
+            for name, spec in executable.inputs.items()
         ]
+        count = {"T": len(position), "R": len(out_rows)}
         results = {
-            name: np.empty((len(out_rows), *shape), np.float32) for name, shape in self.executable.outputs.items()
+            name: np.empty((count[str(kind.rows)], *kind.fixed), kind.dtype) for name, kind in executable.outputs.items()
         }
         call = CBatch(
             tokens=len(position),
             rows=len(out_rows),
-            width=width,
-            copies=len(pairs),
+            width=tables.shape[1],
+            copies=len(copies),
             inputs=pointers(given),
             position=position.ctypes.data,
-            table=table.ctypes.data,
-            blocks=tables.ctypes.data,
+            run=run.ctypes.data,
+            tables=tables.ctypes.data,
             out_rows=out_rows.ctypes.data,
-            copy_pairs=pairs.ctypes.data,
-            outputs=pointers(list(results.values())),
+            copy_pairs=copies.ctypes.data,
+            outputs=pointers(results.values()),
         )
-        self.executable.checked(self.executable.library.llmc_step(self.handle, ctypes.byref(call)))
+        if executable.library.llmc_step(self._handle, ctypes.byref(call)):
+            raise MemoryError(executable.problem())
         return results
 
 
-def pointers(arrays: list[NDArray[Any]]) -> Any:
+class Threads:
+    """The threads that OpenMP keeps between steps: a forked child waits for them for ever, for it does not inherit them."""
+
+    owner: int | None = None
+
+    @classmethod
+    def use(cls) -> None:
+        """Raise UnsupportedError in a child of the process that has stepped with several threads."""
+        if cls.owner is None:
+            cls.owner = os.getpid()
+        if cls.owner != os.getpid():
+            raise UnsupportedError(
+                "this process was forked from one that has run a model on several threads, which do not survive a fork; "
+                "start it by 'spawn', or compile or load the model with threads=1"
+            )
+
+
+def pointers(arrays: Iterable[NDArray[Any]]) -> Any:
     """A C array of the addresses of arrays."""
-    return (ctypes.c_void_p * max(len(arrays), 1))(*(array.ctypes.data for array in arrays))
+    addresses = [array.ctypes.data for array in arrays]
+    return (ctypes.c_void_p * max(len(addresses), 1))(*addresses)

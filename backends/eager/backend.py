@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
+from llmc.errors import InputError
 from llmc.ir import ops
+from llmc.ir.cost import cache_bytes_per_token
 from llmc.ir.module import SequenceContext, run_node
 from llmc.ir.program import Program, type_of
-from llmc.runtime.contract import BLOCK, Backend, Batch, Context, Executable
+from llmc.runtime.contract import BLOCK, POSITION, Backend, Batch, Context, Executable, check_sizes
+from llmc.runtime.limits import input_specs
 
 
 class EagerBackend(Backend):
@@ -37,12 +41,17 @@ class EagerBackend(Backend):
 class EagerExecutable(Executable):
     """A program with its weights evaluated."""
 
+    row_exact = True
+
     def __init__(self, program: Program) -> None:
         self.program = program
         self.constants = {n: program.weight(n).evaluate() for n in program.graph.nodes if n.op == "get_attr"}
+        self.inputs = input_specs(program)
+        self.outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
+        self.block_bytes = BLOCK * cache_bytes_per_token(program)
 
     def context(self, cache_blocks: int, threads: int | None = None) -> EagerContext:
-        return EagerContext(self, cache_blocks)
+        return EagerContext(self, check_sizes(cache_blocks, threads)[0])
 
     def sources(self) -> dict[str, str]:
         return {"program.txt": str(self.program)}
@@ -60,44 +69,45 @@ class EagerContext(Context):
     """One cache for each (key, value) pair of nodes."""
 
     def __init__(self, executable: EagerExecutable, cache_blocks: int) -> None:
-        self.executable, self.blocks = executable, cache_blocks
+        self.executable, self.blocks, self.closed = executable, cache_blocks, False
         self.caches: dict[tuple[Any, Any], Cache] = {}
         for node in executable.program.find("attention"):
             pair = (node.args[1], node.args[2])
             shapes = [(cache_blocks, BLOCK, *type_of(value).fixed) for value in pair]
             self.caches[pair] = Cache(*(torch.zeros(shape) for shape in shapes))
 
+    def close(self) -> None:
+        self.closed = True
+        self.caches.clear()
+
     def step(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        batch.check(self.blocks)
+        if self.closed:
+            raise InputError("this context was closed")
+        executable = self.executable
+        batch.check(self.blocks, executable.inputs)
+        sources, targets = torch.from_numpy(batch.copies.astype(np.int64)).T
         for cache in self.caches.values():
-            for source, target in batch.copies:
-                cache.keys[target], cache.values[target] = cache.keys[source], cache.values[source]
-        rows: dict[int, list[Tensor]] = {}
-        wanted = {int(row) for row in batch.out_rows}
+            cache.keys[targets], cache.values[targets] = cache.keys[sources], cache.values[sources]
+        wanted = set(batch.out_rows.tolist())
         with single_thread(), torch.no_grad():
-            for _, start, stop in batch.runs():
-                for index in range(start, stop):
-                    found = self.token(batch, index, index in wanted)
-                    if index in wanted:
-                        rows[index] = found
-        program = self.executable.program
+            entries = [self.token(batch, index, index in wanted) for index in range(batch.tokens)]
+        rows = {"T": range(batch.tokens), "R": batch.out_rows.tolist()}
         outputs = {}
-        for i, (name, node) in enumerate(zip(program.outputs, program.results, strict=True)):
-            chosen = [rows[int(row)][i] for row in batch.out_rows]
-            shape = (0, *type_of(node).fixed)
-            outputs[name] = torch.cat(chosen).numpy() if chosen else np.zeros(shape, np.float32)
+        for i, (name, kind) in enumerate(executable.outputs.items()):
+            chosen = [entries[row][i] for row in rows[str(kind.rows)]]
+            outputs[name] = torch.cat(chosen).numpy() if chosen else np.zeros((0, *kind.fixed), kind.dtype)
         return outputs
 
-    def token(self, batch: Batch, index: int, wanted: bool) -> list[Tensor]:
-        """Run one token; the outputs, or nothing if its row is not wanted."""
+    def token(self, batch: Batch, index: int, wanted: bool) -> list[Any]:
+        """Run one token: its entry of each output, None for one of rows R if the row is not wanted."""
         program = self.executable.program
         values: dict[Node, Any] = dict(self.executable.constants)
         position = torch.tensor([int(batch.position[index])])
-        table = torch.from_numpy(batch.blocks[int(batch.sequence[index])].astype(np.int64))
+        table = torch.from_numpy(batch.tables[batch.run[index]].astype(np.int64))
         for node in program.graph.nodes:
             if node.op == "placeholder":
-                given = batch.position if node.target == "position" else batch.inputs[node.target]
-                values[node] = torch.tensor([int(given[index])])
+                here = slice(index, index + 1)
+                values[node] = position if node.target == POSITION else torch.tensor(batch.inputs[node.target][here])
             elif node.op == "call_function":
                 if type_of(node).rows == "R" and not wanted:
                     continue
@@ -105,7 +115,7 @@ class EagerContext(Context):
                     values[node] = self.attend(node, values, position, table)
                 else:
                     values[node] = run_node(node, values, SequenceContext(position, position))
-        return [values[node] for node in program.results] if wanted else []
+        return [values.get(node) for node in program.results]
 
     def attend(self, node: Node, values: dict[Node, Any], position: Tensor, table: Tensor) -> Tensor:
         """Write the token's key and value, then attend to everything its sequence has so far."""
@@ -116,18 +126,26 @@ class EagerContext(Context):
         cache.keys[block, slot], cache.values[block, slot] = values[key][0], values[value][0]  # type: ignore[index]
         used = table[: now // BLOCK + 1]
         keys, history = (stored[used].flatten(0, 1)[: now + 1] for stored in (cache.keys, cache.values))
-        sinks = values[node.args[3]] if len(node.args) > 3 else None
+        query: Any = node.args[0]
+        sinks: Any = node.args[3] if len(node.args) > 3 else None
         context = SequenceContext(position, torch.arange(now + 1))
         # Operands in their places rather than by node: the query's node may be that of the key as well.
-        return ops.attention.reference(values[node.args[0]], keys, history, sinks, **node.kwargs, context=context)
+        return ops.attention.reference(values[query], keys, history, values.get(sinks), **node.kwargs, context=context)
+
+
+_stepping = RLock()
 
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """torch on one thread: how it splits sums must not depend on the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """torch on one thread: how it splits sums must not depend on the machine.
+
+    The number is the whole process's, so only one thread at a time may change it and put it back.
+    """
+    with _stepping:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,109 +1,105 @@
 """The step contract: what a backend is given, what it gives back, and what may change no bit of it.
 
-A model runs by steps. A step takes a flat list of T tokens from any mix of sequences, writes their keys and values to the
-cache, lets each token attend to the positions of its own sequence that its score expression admits (those of the same step
-included), and gives the outputs of the R rows that were asked for.
+A model runs by steps. A step takes a `Batch`, a flat list of T tokens from any mix of sequences, copies the cache blocks that
+it names, writes the tokens' keys and values to the cache, and lets each token attend to the positions of its own sequence that
+its score expression admits, those of the same step included. An output whose type has rows T gives an entry for each token, one
+of rows R an entry for each of the rows that were asked for (`Batch.out_rows`).
 
-The cache is cut into blocks of BLOCK positions. Position p of a sequence lives in slot `p % BLOCK` of the block
-`blocks[sequence][p // BLOCK]`. Which sequence has which blocks is decided outside (`llmc.runtime.sequences`); a backend only
+The cache is cut into blocks of BLOCK positions. Position p of a run's sequence lives in slot `p % BLOCK` of block
+`tables[run, p // BLOCK]`. Which sequence has which blocks is decided outside (`llmc.runtime.sequences`); a backend only
 follows the tables. Each pair of key and value nodes that an attention reads has a cache of its own; attentions that share the
-pair share the cache.
+pair share the cache. What a block holds before it was written or copied to is undefined.
 
-Reduction order: the order in which a backend adds up is fixed by (K, format, instruction set); attention splits at absolute
-positions. Batch size, chunking, row selection and the number of threads change no bit of a row.
+Reduction order: a backend that is `row_exact` adds up in an order fixed by (K, format, instruction set) and splits attention at
+absolute positions, so that batch size, chunking, row selection and the number of threads change no bit of a row.
+
+Failure: an InputError says that a call was refused and that nothing has changed. After any other exception of `step` the
+context is dead, its cache undefined: `close` it and make another.
 """
 
 from __future__ import annotations
 
+import operator
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from llmc.errors import InputError, UnsupportedError
+from llmc.runtime.batch import BLOCK, POSITION, Batch, InputSpec, Int32
 
-BLOCK = 32
-"""Positions in one block of the cache."""
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
+    from llmc.ir.types import TensorType
 
-Int32 = NDArray[np.int32]
+__all__ = ["BLOCK", "POSITION", "Availability", "Backend", "Batch", "Context", "Executable", "InputSpec", "Int32"]
 
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's tokens.
-
-    inputs: what the program reads for each token besides positions, by name: `input_ids` int64 `[T]`.
-    sequence: int32 `[T]`, the sequence of each token. Tokens of one sequence stand together.
-    position: int32 `[T]`, absolute, ascending without gaps within a sequence.
-    out_rows: int32 `[R]`, indices into the T tokens, in the order wanted; R may be 0.
-    blocks: for each sequence its cache blocks, int32, enough for its last position.
-    copies: pairs (from, to) of blocks to copy, in order, before the step (a fork that is about to be written).
-    """
-
-    inputs: Mapping[str, NDArray[Any]]
-    sequence: Int32
-    position: Int32
-    out_rows: Int32
-    blocks: Mapping[int, Int32]
-    copies: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """T."""
-        return len(self.position)
-
-    def runs(self) -> list[tuple[int, int, int]]:
-        """(sequence, start, stop) for each sequence of the step: its tokens are start to stop."""
-        edges = np.flatnonzero(np.diff(self.sequence)) + 1
-        starts = [0, *edges.tolist()] if len(self.sequence) else []
-        stops = [*starts[1:], len(self.sequence)]
-        return [(int(self.sequence[a]), a, b) for a, b in zip(starts, stops, strict=True)]
-
-    def check(self, cache_blocks: int) -> None:
-        """Raise InputError if the batch breaks the contract; backends call it before they touch memory."""
-        count = self.tokens
-        if any(len(values) != count for values in (self.sequence, *self.inputs.values())):
-            raise InputError(f"a step of {count} positions has inputs of other lengths")
-        if len(self.out_rows) and not (self.out_rows.min() >= 0 and self.out_rows.max() < count):
-            raise InputError(f"out_rows must be between 0 and {count - 1}")
-        seen: set[int] = set()
-        for sequence, start, stop in self.runs():
-            if sequence in seen:
-                raise InputError(f"tokens of sequence {sequence} do not stand together")
-            seen.add(sequence)
-            positions = self.position[start:stop]
-            if positions[0] < 0 or np.any(np.diff(positions) != 1):
-                raise InputError(f"positions of sequence {sequence} are negative or not ascending without gaps")
-            table = self.blocks.get(sequence)
-            if table is None or len(table) * BLOCK <= positions[-1]:
-                raise InputError(f"sequence {sequence} has no cache block for position {positions[-1]}")
-            if table.min() < 0 or table.max() >= cache_blocks:
-                raise InputError(f"sequence {sequence} names a cache block outside 0..{cache_blocks - 1}")
-        if any(not 0 <= block < cache_blocks for pair in self.copies for block in pair):
-            raise InputError(f"a copy names a cache block outside 0..{cache_blocks - 1}")
+MOST_THREADS = 1024
 
 
 class Context(ABC):
-    """A running model: one cache. Contexts of one executable share its weights and know nothing of each other."""
+    """A running model: one cache. Contexts of one executable share its weights and know nothing of each other.
+
+    One call at a time; contexts of different threads may step at once.
+    """
 
     @abstractmethod
-    def step(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        """Each output by name, `[R, ...]`. Raises InputError if the batch breaks the contract."""
+    def step(self, batch: Batch) -> dict[str, Any]:
+        """Each output by name, `[T, ...]` or `[R, ...]`: an array that `np.asarray` takes, on whatever device it is.
+
+        Raises InputError, and changes nothing, if the batch breaks the contract (`Batch.check`) or the context was closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the memory back now rather than when nobody refers to it; a second call does nothing."""
 
 
 class Executable(ABC):
-    """A lowered program."""
+    """A lowered program. Contexts may be made from several threads."""
+
+    inputs: Mapping[str, InputSpec]
+    """What the program reads for each token, in its order (`llmc.runtime.limits.input_specs`); POSITION only if it does."""
+
+    outputs: Mapping[str, TensorType]
+    """What a step gives: rows T or R, dtype float32, int64 or bool, and the shape of an entry."""
+
+    block_bytes: int
+    """Bytes of one block over all caches, so that a cache can be sized."""
+
+    row_exact: bool = False
+    """Whether batch, chunking, row selection and the number of threads change no bit of a row. Speculation and prefix sharing
+    give the same text only on such a backend."""
 
     @abstractmethod
     def context(self, cache_blocks: int, threads: int | None = None) -> Context:
-        """A context whose cache has so many blocks. threads None: as many as there are cores."""
+        """A context whose cache has so many blocks. threads None: one for each core that this process may use.
+
+        Raises InputError for numbers that cannot be (`check_sizes`), MemoryError if the cache does not fit.
+        """
 
     @abstractmethod
     def sources(self) -> dict[str, str]:
         """The code that runs, by file name; the main file first."""
+
+
+def check_sizes(cache_blocks: int, threads: int | None) -> tuple[int, int]:
+    """The arguments of `Executable.context`, the default filled in. Raises InputError if they are not whole or out of range."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    blocks = _whole("cache_blocks", cache_blocks)
+    count = min(cores, MOST_THREADS) if threads is None else _whole("threads", threads)
+    if blocks < 1:
+        raise InputError(f"cache_blocks must be at least 1, not {blocks}")
+    if not 1 <= count <= MOST_THREADS:
+        raise InputError(f"threads must be between 1 and {MOST_THREADS}, not {count}; leave it out to use all cores")
+    return blocks, count
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} must be a whole number, not {value!r}")
+    return operator.index(value)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class Backend(ABC):
     formats: tuple[str, ...] = ("f32",)
 
     @abstractmethod
-    def lower(self, program: Any) -> Executable:
+    def lower(self, program: Program) -> Executable:
         """An executable for a Program. Raises UnsupportedError naming op and origin if something cannot be lowered."""
 
     def availability(self) -> Availability:

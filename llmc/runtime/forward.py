@@ -9,8 +9,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.runtime.contract import Context
+from llmc.runtime.contract import Batch, Context
 from llmc.runtime.sequences import Rows, Sequences, blocks_for, split_steps
+
+
+def step_rows(context: Context, batch: Batch, output: str) -> NDArray[np.float32]:
+    """Run a step; one output of the rows that were asked for, `[R, ...]`, in this process's memory.
+
+    The batch is one of `Sequences.batch`, whose rows ascend: an output that has an entry for each of T tokens is cut to those
+    rows, which changes nothing where R = T.
+    """
+    values = np.asarray(context.step(batch)[output])
+    return values[batch.out_rows] if len(values) == batch.tokens else values
 
 
 def forward(
@@ -33,10 +43,10 @@ def forward(
             ids.update((i, sequences.create()) for i, start, _ in step if start == 0)
             wanted: list[Rows] = ["none" if rows == "last" and stop < len(runs[i]) else rows for i, _, stop in step]
             batch = sequences.batch([(ids[i], runs[i][start:stop]) for i, start, stop in step], wanted)
-            values = context.step(batch)[output]
-            owner = batch.sequence[batch.out_rows]
-            for i, _, stop in step:
-                parts[i].append(values[owner == ids[i]])
+            values = step_rows(context, batch, output)
+            owner = batch.run[batch.out_rows]
+            for run, (i, _, stop) in enumerate(step):
+                parts[i].append(values[owner == run])
                 if stop == len(runs[i]):
                     sequences.free(ids.pop(i))
     return [np.concatenate(part) for part in parts]

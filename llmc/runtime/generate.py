@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator as Yields
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from llmc.errors import InputError
 from llmc.runtime.contract import Context
-from llmc.runtime.sampling import SamplingOptions, sample
+from llmc.runtime.forward import step_rows
+from llmc.runtime.sampling import SamplingOptions, is_integer, sample
 from llmc.runtime.sequences import Sequences, blocks_for, split_steps
 from llmc.runtime.stopping import StopFilter
 from llmc.runtime.tokenizer import StreamDecoder, Tokenizer
@@ -37,7 +39,7 @@ class GenerationOptions:
     stop: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+        if not is_integer(self.max_new_tokens) or self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be a whole number from 1 upwards, not {self.max_new_tokens!r}")
         if not isinstance(self.stop, list | tuple) or not all(isinstance(stop, str) and stop for stop in self.stop):
             raise InputError(f"stop must be a list of strings that are not empty, not {self.stop!r}")
@@ -132,14 +134,15 @@ class Generator:
         tokens: list[list[int]] = [[] for _ in prompts]
         pieces: list[list[str]] = [[] for _ in prompts]
         ends: dict[int, tuple[FinishReason, float, float]] = {}
-        for event in self.events(prompts, options):
-            tokens[event.index].append(event.token)
-            on_token(event.index, event.token)
-            if event.text:
-                pieces[event.index].append(event.text)
-                on_text(event.index, event.text)
-            if event.finish_reason:
-                ends[event.index] = event.finish_reason, event.prefill_seconds, event.decode_seconds
+        with closing(self.events(prompts, options)) as events:  # gives the context back even if a callback raises
+            for event in events:
+                tokens[event.index].append(event.token)
+                on_token(event.index, event.token)
+                if event.text:
+                    pieces[event.index].append(event.text)
+                    on_text(event.index, event.text)
+                if event.finish_reason:
+                    ends[event.index] = event.finish_reason, event.prefill_seconds, event.decode_seconds
         return [
             GenerationResult(list(prompt), tokens[i], None if self.tokenizer is None else "".join(pieces[i]), *ends[i])
             for i, prompt in enumerate(prompts)
@@ -152,14 +155,16 @@ class Generator:
             return (event.token for event in events)
         return (event.text for event in events if event.text)
 
-    def events(self, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> Iterator[Event]:
+    def events(self, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> Yields[Event, None, None]:
         """Each token as it is chosen. Arguments are checked at once; the context is held until the end or `close()`."""
         checked = check_prompts(prompts, self.vocab_size, self.max_context)
         if options.stop and self.tokenizer is None:
             raise InputError("stop strings need a tokenizer; this model has none")
-        return self._events(checked, options) if checked else iter(())
+        return self._events(checked, options)
 
-    def _events(self, prompts: list[list[int]], options: GenerationOptions) -> Iterator[Event]:
+    def _events(self, prompts: list[list[int]], options: GenerationOptions) -> Yields[Event, None, None]:
+        if not prompts:
+            return
         times_seen: Counter[tuple[int, ...]] = Counter()
         live = []
         for index, prompt in enumerate(prompts):
@@ -195,7 +200,7 @@ def _step(
         [(live[i].sequence, live[i].unread[start:stop]) for i, start, stop in step],
         ["last" if stop == len(live[i].unread) else "none" for i, _, stop in step],
     )
-    return zip(ended, context.step(batch)["logits"], strict=True)
+    return zip(ended, step_rows(context, batch, "logits"), strict=True)
 
 
 def _random(seed: int, prompt: list[int], repeat: int) -> np.random.Generator:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmc.errors import InputError
 from llmc.runtime.contract import BLOCK, Batch, Int32
@@ -45,10 +46,10 @@ class Sequences:
     """Block tables of the sequences that share one context's cache.
 
     A fork shares all blocks with its origin; the first of them to append to a partly filled shared block gets a copy of it.
-    Copies are only noted here: whoever steps takes them (`take_copies`, or `batch`) with the step that follows. They are
-    never dropped, even when their blocks are freed meanwhile: done in order before any write, each one is either needed by
-    a later copy or lands in a block whose content nobody relies on. Positions that were reserved but not yet written by a
-    step must not be forked.
+    Copies are only noted here: whoever steps takes them (`batch`, or `take_copies`) with the step that follows. A copy of a
+    copy is noted from where the content is now, one that nobody will read is forgotten, and a block that is freed while a copy
+    from it is noted takes the copy's place; so no block is ever both copied from and copied to. Positions that were reserved
+    but not yet written by a step must not be forked.
     """
 
     def __init__(self, cache_blocks: int) -> None:
@@ -57,8 +58,9 @@ class Sequences:
         self._references = [0] * cache_blocks
         self._tables: dict[int, list[int]] = {}
         self._lengths: dict[int, int] = {}
-        self._copies: list[tuple[int, int]] = []
+        self._copies: dict[int, int] = {}  # block to copy to: from
         self._ids = itertools.count()
+        self._last: Batch | None = None  # what `undo` would take back
 
     def create(self) -> int:
         """A new empty sequence."""
@@ -69,6 +71,7 @@ class Sequences:
     def fork(self, sequence: int) -> int:
         """A new sequence with the same content, sharing its blocks."""
         table, length = self._table(sequence), self._lengths[sequence]
+        self._last = None
         for block in table:
             self._references[block] += 1
         other = self.create()
@@ -84,15 +87,15 @@ class Sequences:
         table = self._table(sequence)
         if not 0 <= length <= self._lengths[sequence]:
             raise InputError(f"cannot cut sequence {sequence} of {self._lengths[sequence]} positions to {length}")
-        for block in table[blocks_for(length) :]:
-            self._release(block)
-        del table[blocks_for(length) :]
+        self._last = None
+        self._cut(table, blocks_for(length))
         self._lengths[sequence] = length
 
     def free(self, sequence: int) -> None:
         """Forget a sequence; blocks that no other one shares can be used again."""
-        for block in self._table(sequence):
-            self._release(block)
+        table = self._table(sequence)
+        self._last = None
+        self._cut(table, 0)
         del self._tables[sequence], self._lengths[sequence]
 
     def length(self, sequence: int) -> int:
@@ -104,35 +107,53 @@ class Sequences:
         """Its blocks, int32 `[blocks]`."""
         return np.array(self._table(sequence), dtype=np.int32)
 
-    def take_copies(self) -> tuple[tuple[int, int], ...]:
-        """The (from, to) pairs noted since they were last taken, in the order in which they must be done."""
-        copies, self._copies = tuple(self._copies), []
+    def take_copies(self) -> Int32:
+        """The pairs (from, to) noted since they were last taken, int32 `[C, 2]`, for `Batch.copies`."""
+        copies = np.array([(source, target) for target, source in self._copies.items()], np.int32).reshape(-1, 2)
+        self._copies, self._last = {}, None
         return copies
 
     def batch(self, tokens: Sequence[tuple[int, Sequence[int]]], out: Sequence[Rows]) -> Batch:
         """Append token ids to sequences and build the step that reads them.
 
         tokens: (sequence, ids) pairs, each sequence once, with at least one id. out: for each pair, which of its rows the
-        step gives. The ids become the input `input_ids`, int64 `[T]`. Raises InputError, and changes nothing, if a sequence
-        is unknown or comes twice, a list is empty, or the cache has too few blocks.
+        step gives. The ids become the input `input_ids`, int64 `[T]`. Raises InputError, and changes nothing, if there are no
+        pairs, a sequence is unknown or comes twice, a list is empty or holds something else than ids, or the cache has too few
+        blocks.
         """
-        if len({sequence for sequence, _ in tokens}) != len(tokens) or not all(len(ids) for _, ids in tokens):
-            raise InputError("a batch takes each sequence once, with at least one token")
-        counts = [len(ids) for _, ids in tokens]
-        rows: list[int] = []
-        for rows_of, stop, count in zip(out, np.cumsum(counts).tolist(), counts, strict=True):
-            first = {"all": stop - count, "last": stop - 1, "none": stop}[rows_of]
-            rows.extend(range(first, stop))
-        starts = [self.length(sequence) for sequence, _ in tokens]
-        self._reserve([(sequence, len(ids)) for sequence, ids in tokens])
-        return Batch(
-            inputs={"input_ids": np.array([token for _, ids in tokens for token in ids], dtype=np.int64)},
-            sequence=np.repeat(np.array([sequence for sequence, _ in tokens], dtype=np.int32), counts),
-            position=np.array([p for n, p0 in zip(counts, starts, strict=True) for p in range(p0, p0 + n)], dtype=np.int32),
-            out_rows=np.array(rows, dtype=np.int32),
-            blocks={sequence: self.table(sequence) for sequence, _ in tokens},
+        names = [sequence for sequence, _ in tokens]
+        ids = [_ids(given) for _, given in tokens]
+        if not tokens or len(set(names)) != len(names) or not all(map(len, ids)):
+            raise InputError("a batch takes at least one sequence, each once, with at least one token")
+        first = np.array([self.length(sequence) for sequence in names], np.int32)
+        starts = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+        rows = [_rows(*bounds) for bounds in zip(out, starts[:-1], starts[1:], strict=True)]
+        self._reserve([(sequence, len(given)) for sequence, given in zip(names, ids, strict=True)])
+        tables = [self._tables[sequence] for sequence in names]
+        width = max(map(len, tables))
+        batch = Batch(
+            inputs={"input_ids": np.concatenate(ids)},
+            starts=starts,
+            first=first,
+            tables=np.array([[*table, *[-1] * (width - len(table))] for table in tables], np.int32),
+            out_rows=np.concatenate(rows),
             copies=self.take_copies(),
+            sequences=tuple(names),
         )
+        self._last = batch
+        return batch
+
+    def undo(self, batch: Batch) -> None:
+        """Take back the batch that was made last: its step was refused with an InputError, or will not be run.
+
+        The sequences have their lengths of before, blocks that were added for it are free, and the copies that it carried go
+        with the next batch instead. Raises InputError if the sequences were changed since it was made.
+        """
+        if batch is not self._last:
+            raise InputError("only the last batch can be undone, before its sequences are changed in another way")
+        self._copies = {target: source for source, target in batch.copies.tolist()}
+        for sequence, length in zip(batch.sequences, batch.first.tolist(), strict=True):
+            self.truncate(sequence, length)
 
     def _reserve(self, wanted: Sequence[tuple[int, int]]) -> None:
         needed = self._blocks_needed(wanted)
@@ -141,13 +162,13 @@ class Sequences:
                 f"out of cache: {needed} blocks of {BLOCK} positions are needed, "
                 f"{len(self._free)} of {self.cache_blocks} are free"
             )
+        self._last = None
         for sequence, count in wanted:
             table, length = self._tables[sequence], self._lengths[sequence] + count
             if count and self._writes_into(sequence) and self._references[table[-1]] > 1:
-                copy = self._take()
-                self._copies.append((table[-1], copy))
-                self._release(table[-1])
-                table[-1] = copy
+                shared, table[-1] = table[-1], self._take()
+                self._copies[table[-1]] = self._copies.get(shared, shared)
+                self._references[shared] -= 1
             while len(table) < blocks_for(length):
                 table.append(self._take())
             self._lengths[sequence] = length
@@ -179,7 +200,38 @@ class Sequences:
         self._references[block] = 1
         return block
 
-    def _release(self, block: int) -> None:
-        self._references[block] -= 1
-        if self._references[block] == 0:
-            self._free.append(block)
+    def _cut(self, table: list[int], blocks: int) -> None:
+        """Release all blocks of a table but the first ones."""
+        released = table[blocks:]
+        del table[blocks:]
+        for block in released:
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                self._copies.pop(block, None)
+                self._free.append(self._replace_copy(block))
+
+    def _replace_copy(self, block: int) -> int:
+        """Let a block that nobody refers to any more take the place of a copy of it; the block that is free then."""
+        copy = next((target for target, source in self._copies.items() if source == block), None)
+        if copy is None:
+            return block
+        del self._copies[copy]
+        for table in self._tables.values():
+            table[:] = [block if entry == copy else entry for entry in table]
+        self._references[block], self._references[copy] = self._references[copy], 0
+        return copy
+
+
+def _ids(given: Sequence[int]) -> NDArray[np.int64]:
+    try:
+        ids = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"token ids must be a list of whole numbers: {error}") from error
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise InputError(f"token ids must be a list of whole numbers below 2**63, not {ids.dtype} {list(ids.shape)}")
+    return ids.astype(np.int64)
+
+
+def _rows(rows: Rows, start: Any, stop: Any) -> Int32:
+    """The rows of a run from start to stop that are wanted."""
+    return np.arange({"all": start, "last": stop - 1, "none": stop}[rows], stop, dtype=np.int32)

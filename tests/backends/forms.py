@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.runtime.contract import Batch, Context
+from llmc.runtime.contract import Context
 from llmc.runtime.sequences import Sequences
 
 Logits = NDArray[np.float32]
@@ -20,8 +20,8 @@ class Runner:
 
     def step(self, work: list[tuple[int, list[int]]]) -> Logits:
         """One step over runs of (sequence, ids); all rows."""
-        batch: Batch = self.sequences.batch([(i, list(map(int, ids))) for i, ids in work], ["all"] * len(work))
-        return next(iter(self.context.step(batch).values()))
+        batch = self.sequences.batch(work, ["all"] * len(work))
+        return np.asarray(next(iter(self.context.step(batch).values())))
 
 
 def prefill(context: Context, ids: list[int]) -> Logits:

@@ -1,32 +1,36 @@
 // The C interface of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of activations),
-// CACHES and CACHE_FLOATS (floats a block of each cache), Model, bind(), Step and forward().
+// CACHES and CACHE_FLOATS (floats a block of each cache), BLOCK, Model, bind() and forward().
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <string>
-#include <vector>
 
 namespace {
 
 thread_local std::string problem;
 
+// Memory for count entries of so many bytes, aligned for vectors and with one to spare.
+void* allocate(int64_t count, int64_t bytes) {
+    int64_t size;
+    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 127, &size)) throw std::bad_alloc();
+    void* memory = std::aligned_alloc(64, size_t(size) / 64 * 64);
+    if (!memory) throw std::bad_alloc();
+    return memory;
+}
+
 struct Context {
     const Model* model;
-    int64_t blocks;
     int threads;
     int64_t capacity = 0;
     char* arena = nullptr;
     float* caches[CACHES > 0 ? CACHES : 1] = {};
+    Context(const Model* model, int threads) : model(model), threads(threads) {}
+    Context(const Context&) = delete;
     ~Context() {
         std::free(arena);
         for (float* cache : caches) std::free(cache);
     }
 };
-
-void* allocate(int64_t bytes) {
-    void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-    if (!memory) throw std::bad_alloc();
-    return memory;
-}
 
 template <class F>
 int guarded(F body) {
@@ -43,22 +47,23 @@ int guarded(F body) {
 
 extern "C" {
 
-// What a step is given; see llmc.runtime.contract.Batch.
+// What a step is given; see llmc.runtime.batch.Batch, which was checked.
 struct LlmcBatch {
     int64_t tokens, rows, width, copies;
-    const int64_t* const* inputs;   // one array [tokens] for each input of the program
-    const int32_t *position, *table, *blocks, *out_rows, *copy_pairs;
-    float* const* outputs;
+    const void* const* inputs;   // for each input of the program an array [tokens, ...]
+    const int32_t *position, *run, *tables, *out_rows, *copy_pairs;   // [tokens], [tokens], [runs][width], [rows], [copies][2]
+    void* const* outputs;        // for each output an array [tokens, ...] or [rows, ...]
 };
 
-int llmc_abi() { return 1; }
+int llmc_abi() { return 2; }
+int llmc_block() { return BLOCK; }
 const char* llmc_error() { return problem.c_str(); }
 
 int llmc_model(const char* weights, void** out) {
     return guarded([&] {
-        Model* model = new Model;
+        auto model = std::make_unique<Model>();
         bind(*model, weights);
-        *out = model;
+        *out = model.release();
     });
 }
 
@@ -66,10 +71,10 @@ void llmc_free_model(void* model) { delete static_cast<Model*>(model); }
 
 int llmc_context(const void* model, int64_t blocks, int threads, void** out) {
     return guarded([&] {
-        Context* context = new Context{static_cast<const Model*>(model), blocks, threads};
-        *out = context;
+        auto context = std::make_unique<Context>(static_cast<const Model*>(model), threads);
         for (int i = 0; i < CACHES; i++)
-            context->caches[i] = static_cast<float*>(allocate(blocks * CACHE_FLOATS[i] * int64_t(sizeof(float))));
+            context->caches[i] = static_cast<float*>(allocate(blocks, CACHE_FLOATS[i] * int64_t(sizeof(float))));
+        *out = context.release();
     });
 }
 
@@ -83,7 +88,7 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
             std::free(context.arena);
             context.arena = nullptr;
             context.capacity = 0;
-            context.arena = static_cast<char*>(allocate(rows * ARENA));
+            context.arena = static_cast<char*>(allocate(rows, ARENA));
             context.capacity = rows;
         }
         for (int64_t i = 0; i < batch->copies; i++)
@@ -92,8 +97,12 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
                             context.caches[c] + batch->copy_pairs[2 * i] * CACHE_FLOATS[c],
                             CACHE_FLOATS[c] * sizeof(float));
         const Step step{
-            {batch->tokens, batch->position, batch->table, batch->blocks, batch->width},
+            {batch->tokens, batch->position, batch->run, batch->tables, batch->width},
             batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, context.capacity};
+        if (context.threads == 1) {  // without OpenMP, whose threads are lost when a process forks
+            forward(*context.model, step, Team{0, 1});
+            return;
+        }
 #pragma omp parallel num_threads(context.threads)
         forward(*context.model, step, Team{omp_get_thread_num(), omp_get_num_threads()});
     });

@@ -1,5 +1,5 @@
 // Attention over the block cache. Keys are taken block by block of absolute positions with a running maximum (Milakov and
-// Gimelshein 2018; Dao et al. 2022), so that the order of every sum depends on positions alone.
+// Gimelshein 2018; Dao et al. 2022), so that the order of every sum depends on positions alone. BLOCK comes from model.cpp.
 #pragma once
 #include "core.h"
 
@@ -20,8 +20,8 @@ struct Step {
     Tokens tokens;
     int64_t rows;
     const int32_t* out_rows;
-    const int64_t* const* inputs;
-    float* const* outputs;
+    const void* const* inputs;
+    void* const* outputs;
     float* const* caches;
     char* arena;
     int64_t capacity;

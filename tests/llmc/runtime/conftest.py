@@ -5,35 +5,52 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from llmc.runtime.contract import BLOCK, Context, Executable
+from llmc.errors import InputError
+from llmc.ir.types import TensorType
+from llmc.runtime.contract import BLOCK, Context, Executable, InputSpec, check_sizes
 
 GARBAGE = -(10**9)
+
+
+class Foreign:
+    """What a device backend may return: an array that is not NumPy's but that np.asarray takes."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
 
 
 class ToyContext(Context):
     """The cache keeps token ids; the logits of a row hash all ids of its sequence and their positions."""
 
-    def __init__(self, cache_blocks: int, vocab_size: int, forced: dict[int, int]):
+    def __init__(self, executable, cache_blocks):
+        self.executable, self.closed = executable, False
         self.cache = np.full((cache_blocks, BLOCK), GARBAGE, dtype=np.int64)
-        self.vocab_size, self.forced = vocab_size, forced
         self.steps: list[int] = []
 
+    def close(self):
+        self.closed = True
+
     def step(self, batch):
-        batch.check(len(self.cache))
+        if self.closed:
+            raise InputError("this context was closed")
+        batch.check(len(self.cache), self.executable.inputs)
         self.steps.append(batch.tokens)
-        for source, target in batch.copies:
-            self.cache[target] = self.cache[source]
-        for sequence, start, stop in batch.runs():
-            position = batch.position[start:stop]
-            blocks = batch.blocks[sequence][position // BLOCK]
-            self.cache[blocks, position % BLOCK] = batch.inputs["input_ids"][start:stop]
-        rows = [self.row(batch.blocks[int(batch.sequence[r])], int(batch.position[r])) for r in batch.out_rows]
-        return {"logits": np.array(rows, dtype=np.float32).reshape(len(rows), self.vocab_size)}
+        if self.executable.fails:
+            raise self.executable.fails.pop()
+        sources, targets = batch.copies.T
+        self.cache[targets] = self.cache[sources]
+        block = batch.tables[batch.run, batch.position // BLOCK]
+        self.cache[block, batch.position % BLOCK] = batch.inputs["input_ids"]
+        rows = [self.row(batch.tables[batch.run[row]], batch.position[row]) for row in batch.out_rows]
+        return {"logits": Foreign(np.array(rows, dtype=np.float32).reshape(len(rows), self.executable.vocab_size))}
 
     def row(self, table, position):
         ids = self.cache[table].ravel()[: position + 1]
         assert ids.min() >= 0, "a position was read that was never written"
-        return toy_logits(ids.tolist(), self.vocab_size, self.forced)
+        return self.executable.logits(ids.tolist())
 
 
 def toy_logits(ids: list[int], vocab_size: int, forced: dict[int, int]) -> np.ndarray:
@@ -46,12 +63,19 @@ def toy_logits(ids: list[int], vocab_size: int, forced: dict[int, int]) -> np.nd
 
 
 class ToyExecutable(Executable):
+    """fails: exceptions that the next steps raise, the last one first."""
+
+    row_exact, block_bytes = True, 8 * BLOCK
+
     def __init__(self, vocab_size: int = 2048, forced: dict[int, int] | None = None):
         self.vocab_size, self.forced = vocab_size, forced or {}
+        self.inputs = {"input_ids": InputSpec("int64", (), vocab_size)}
+        self.outputs = {"logits": TensorType("float32", ("R", vocab_size))}
         self.contexts: list[ToyContext] = []
+        self.fails: list[BaseException] = []
 
     def context(self, cache_blocks, threads=None):
-        self.contexts.append(ToyContext(cache_blocks, self.vocab_size, self.forced))
+        self.contexts.append(ToyContext(self, check_sizes(cache_blocks, threads)[0]))
         return self.contexts[-1]
 
     def sources(self):

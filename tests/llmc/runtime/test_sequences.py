@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from llmc.errors import InputError
-from llmc.runtime.contract import BLOCK
+from llmc.runtime.contract import BLOCK, InputSpec
 from llmc.runtime.sequences import Sequences, blocks_for, split_steps
 
 CACHE_BLOCKS = 9
+INPUTS = {"input_ids": InputSpec("int64")}
 COUNTS = st.one_of(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3 * BLOCK), st.just(BLOCK))
 
 
@@ -60,6 +61,14 @@ class CachedSequences(RuleBasedStateMachine):
     def step_several(self, chosen, data):
         self.step(chosen, [data.draw(COUNTS) for _ in chosen])
 
+    @rule(chosen=st.lists(ids, min_size=1, max_size=4, unique=True), data=st.data())
+    def undo(self, chosen, data):
+        """A batch whose step was refused: whatever comes next, its copies are not lost, nor the blocks that it took."""
+        counts = [data.draw(COUNTS) for _ in chosen]
+        if self.needed(chosen, counts) <= self.free_blocks():
+            batch = self.sequences.batch(list(zip(chosen, ([0] * n for n in counts), strict=True)), ["last"] * len(chosen))
+            self.sequences.undo(batch)
+
     @rule(sequence=ids, count=COUNTS)
     def reserve_and_give_up(self, sequence, count):
         """Notes a copy that no step takes at once, sometimes of blocks that are then freed."""
@@ -76,11 +85,10 @@ class CachedSequences(RuleBasedStateMachine):
             assert self.tables() == before
             return
         batch = self.sequences.batch(tokens, ["all"] * len(tokens))
-        batch.check(CACHE_BLOCKS)
+        batch.check(CACHE_BLOCKS, INPUTS)
         self.apply(batch.copies)
-        ids = batch.inputs["input_ids"]
-        for sequence, position, value in zip(batch.sequence, batch.position, ids, strict=True):
-            self.cache[batch.blocks[sequence][position // BLOCK], position % BLOCK] = value
+        block = batch.tables[batch.run, batch.position // BLOCK]
+        self.cache[block, batch.position % BLOCK] = batch.inputs["input_ids"]
         for sequence, values in tokens:
             self.written[sequence] += values
         self.check()
@@ -98,8 +106,9 @@ class CachedSequences(RuleBasedStateMachine):
             assert len(self.sequences.table(sequence)) == blocks_for(len(values))
 
     def apply(self, copies):
-        for source, target in copies:
-            self.cache[target] = self.cache[source]
+        sources, targets = copies.T
+        assert not set(sources) & set(targets) and len(set(targets)) == len(targets)
+        self.cache[targets] = self.cache[sources]
 
     def tables(self):
         return {sequence: self.sequences.table(sequence).tolist() for sequence in self.written}
@@ -140,11 +149,11 @@ def test_fork_shares_full_blocks_and_copies_the_last_when_written():
     assert sequences.table(second).dtype == np.int32
     sequences.append(first, 1)
     assert sequences.table(first).tolist() == [0, 1]
-    assert sequences.take_copies() == ((1, 2),)
-    assert sequences.take_copies() == ()
+    assert sequences.take_copies().tolist() == [[1, 2]]
+    assert sequences.take_copies().shape == (0, 2)
 
 
-def test_copy_of_a_copy_is_kept_in_order_when_the_block_between_is_freed():
+def test_copy_of_a_copy_is_taken_from_where_the_content_is():
     sequences = Sequences(8)
     first = sequences.create()
     sequences.append(first, 5)
@@ -155,7 +164,42 @@ def test_copy_of_a_copy_is_kept_in_order_when_the_block_between_is_freed():
     sequences.append(third, 1)
     sequences.free(second)
     assert sequences.table(third).tolist() == [2]
-    assert sequences.take_copies() == ((0, 1), (1, 2))
+    assert sequences.take_copies().tolist() == [[0, 2]]
+
+
+def test_block_freed_before_it_was_copied_takes_the_place_of_the_copy():
+    sequences = Sequences(2)
+    first = sequences.create()
+    sequences.append(first, 5)
+    second = sequences.fork(first)
+    sequences.append(second, 1)
+    sequences.free(first)
+    assert sequences.table(second).tolist() == [0]
+    assert len(sequences.take_copies()) == 0
+    sequences.append(second, BLOCK)  # the copy's block is free
+
+
+def test_copies_never_go_in_a_circle():
+    """Without the rule for freed blocks: 1 to 2, 0 to 1, 2 to 0, which no order of reads of the old content can do."""
+    sequences = Sequences(3)
+    a, b = sequences.create(), sequences.create()
+    batch = sequences.batch([(a, [1]), (b, [2])], ["last", "last"])
+    cache = {block: value for [block], value in zip(batch.tables.tolist(), "ab", strict=True)}
+
+    def copied(sequence):
+        other = sequences.fork(sequence)
+        sequences.append(other, 1)
+        sequences.truncate(other, 1)
+        return other
+
+    second = copied(b)
+    sequences.free(b)
+    first = copied(a)
+    sequences.free(a)
+    third = copied(second)
+    for source, target in sequences.take_copies().tolist():
+        cache[target] = cache[source]
+    assert [cache[int(sequences.table(one)[0])] for one in (first, second, third)] == ["a", "b", "b"]
 
 
 def test_last_of_the_sequences_sharing_a_block_needs_no_copy_in_the_same_batch():
@@ -164,8 +208,8 @@ def test_last_of_the_sequences_sharing_a_block_needs_no_copy_in_the_same_batch()
     sequences.append(first, 5)
     second = sequences.fork(first)
     batch = sequences.batch([(first, [1]), (second, [2])], ["last", "last"])
-    assert batch.copies == ((0, 1),)
-    assert (batch.blocks[first].tolist(), batch.blocks[second].tolist()) == ([1], [0])
+    assert batch.copies.tolist() == [[0, 1]]
+    assert batch.tables.tolist() == [[1], [0]]
 
 
 def test_cut_sequence_that_grows_again_copies_the_block_it_shares():
@@ -175,7 +219,7 @@ def test_cut_sequence_that_grows_again_copies_the_block_it_shares():
     second = sequences.fork(first)
     sequences.truncate(second, BLOCK + 3)
     sequences.append(second, 1)
-    assert sequences.take_copies() == ((1, 2),)
+    assert sequences.take_copies().tolist() == [[1, 2]]
 
 
 def test_appending_nothing_copies_nothing():
@@ -183,7 +227,7 @@ def test_appending_nothing_copies_nothing():
     first = sequences.create()
     sequences.append(first, 1)
     sequences.append(sequences.fork(first), 0)
-    assert sequences.take_copies() == ()
+    assert len(sequences.take_copies()) == 0
 
 
 def test_full_cache_names_what_is_needed_and_free():
@@ -202,13 +246,25 @@ def test_batch_gives_the_rows_asked_for():
     batch = sequences.batch([(a, [7, 8]), (b, [9, 10, 11]), (c, [12])], ["none", "all", "last"])
     assert batch.inputs["input_ids"].tolist() == [7, 8, 9, 10, 11, 12]
     assert batch.inputs["input_ids"].dtype == np.int64
-    assert batch.sequence.tolist() == [a, a, b, b, b, c]
+    assert batch.sequences == (a, b, c)
+    assert batch.run.tolist() == [0, 0, 1, 1, 1, 2]
     assert batch.position.tolist() == [0, 1, 5, 6, 7, 0]
     assert batch.out_rows.tolist() == [2, 3, 4, 5]
-    assert {batch.sequence.dtype, batch.position.dtype, batch.out_rows.dtype} == {np.dtype(np.int32)}
+    arrays = (batch.starts, batch.first, batch.tables, batch.out_rows, batch.copies, batch.run, batch.position)
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
 
 
-@pytest.mark.parametrize("tokens", [[(0, [1]), (0, [2])], [(0, [])], [(0, [1]), (5, [1])]])
+def test_tables_of_a_batch_are_filled_up_with_minus_one():
+    sequences = Sequences(4)
+    a, b = sequences.create(), sequences.create()
+    batch = sequences.batch([(a, [1]), (b, [2] * (2 * BLOCK + 1))], ["last", "none"])
+    assert batch.tables.tolist() == [[0, -1, -1], [1, 2, 3]]
+
+
+NO_IDS = [[], [1.7], [True], ["a"], [[1]], [[1], [1, 2]], [2**64]]
+
+
+@pytest.mark.parametrize("tokens", [[], [(0, [1]), (0, [2])], [(0, [1]), (5, [1])], *[[(0, ids)] for ids in NO_IDS]])
 def test_refused_batch_changes_nothing(tokens):
     sequences = Sequences(4)
     sequences.create()
@@ -241,3 +297,44 @@ def test_steps_cover_all_runs_in_order_and_are_full_but_the_last(lengths, limit)
     assert all(size == limit for size in sizes[:-1])
     assert all(0 < size <= limit for size in sizes)
     assert [(i, p) for step in steps for i, a, b in step for p in range(a, b)] == [token for run in runs for token in run]
+
+
+def forked(length=5):
+    """Sequences of one context, two of which share a block that is partly filled."""
+    sequences = Sequences(4)
+    first = sequences.create()
+    sequences.batch([(first, [1] * length)], ["last"])
+    return sequences, first, sequences.fork(first)
+
+
+def test_batch_that_was_undone_gives_its_copies_to_the_next():
+    sequences, _, second = forked()
+    refused = sequences.batch([(second, [2] * BLOCK)], ["last"])
+    assert len(refused.copies) == 1
+    sequences.undo(refused)
+    assert sequences.length(second) == 5
+    again = sequences.batch([(second, [3])], ["last"])
+    assert again.copies.tolist() == refused.copies.tolist()
+    assert again.first.tolist() == [5]
+    sequences.append(sequences.create(), 2 * BLOCK)  # what the refused batch took beyond its copy is free
+
+
+def test_batch_can_be_undone_only_while_nothing_else_was_done():
+    sequences, first, second = forked()
+    other = Sequences(1)
+    foreign = other.batch([(other.create(), [1])], ["last"])
+    changes = [
+        lambda: sequences.fork(first), lambda: sequences.append(first, 1), lambda: sequences.truncate(second, 1),
+        lambda: sequences.free(second), sequences.take_copies, lambda: sequences.batch([(first, [1])], ["last"]),
+    ]  # fmt: skip
+    for change in changes:
+        batch = sequences.batch([(first, [2])], ["last"])
+        with pytest.raises(InputError, match="only the last batch"):
+            sequences.undo(foreign)
+        change()
+        with pytest.raises(InputError, match="only the last batch"):
+            sequences.undo(batch)
+    last = sequences.batch([(first, [2])], ["last"])
+    sequences.undo(last)
+    with pytest.raises(InputError, match="only the last batch"):
+        sequences.undo(last)
