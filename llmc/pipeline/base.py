@@ -45,6 +45,9 @@ class Pass(ABC):
     requires: passes, or capabilities that passes provide, that must have run. provides: capabilities of this pass besides its
     name. before, after: what this pass must precede or follow, where that is in the pipeline. A pass that the user asked for by
     name and that matches nothing is an error.
+
+    A pass that declares nothing runs where it was asked for: those of `llmc.compile(passes=...)` after the whole recipe, after
+    `quantize` too, when weights are no longer floats. One that changes weights should have `before = {"quantize"}`.
     """
 
     name: ClassVar[str]
@@ -58,14 +61,24 @@ class Pass(ABC):
 
         model_config = ConfigDict(extra="forbid")
 
+    config: Any = None
+    """An instance of Config; None for a subclass whose own `__init__` takes its options and does not call this one's."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        name = getattr(cls, "name", None)
+        if cls.run is not Pass.run and not (isinstance(name, str) and name):  # a base class need not have one
+            raise TypeError(f"{cls.__name__} needs a `name`, by which pipelines and reports call it")
+        for relation in ("requires", "provides", "before", "after"):
+            declared = getattr(cls, relation)
+            if isinstance(declared, str) or not all(isinstance(other, str) for other in declared):
+                raise TypeError(f"{cls.__name__}.{relation} must be a set of names, such as {{'quantize'}}, not {declared!r}")
         if cls.Config.model_config.get("extra") != "forbid":  # a misspelt option would be ignored without a word
             raise TypeError(f"{cls.__name__}.Config must forbid unknown options: derive it from Pass.Config")
 
     def __init__(self, **options: Any) -> None:
         try:
-            self.config: Any = self.Config(**options)
+            self.config = self.Config(**options)
         except ValidationError as error:
             known = ", ".join(self.Config.model_fields) or "none"
             problems = "; ".join(_problem(item["loc"], item["type"], item["msg"]) for item in error.errors())
@@ -83,6 +96,8 @@ class Pass(ABC):
     @property
     def options(self) -> str:
         """Its options that are not the default, as text."""
+        if self.config is None:
+            return ""
         return ", ".join(f"{key}={value}" for key, value in self.config.model_dump(exclude_defaults=True).items())
 
     def __str__(self) -> str:

@@ -20,8 +20,8 @@ class Bisection:
     """`guilty` is the key of the first pass after which the error exceeds the tolerance, or None.
 
     errors: relative error of the outputs after each prefix of the pipeline that was evaluated, by the key of its last pass, in
-    the order of evaluation. node, origin: the first node after the guilty pass whose values differ from those of the node of
-    the same name before it, where there is one.
+    the order of evaluation. node, origin: the first node after the guilty pass whose values differ from those it had before, or
+    from those of the node that it replaced, where there is one.
     """
 
     guilty: str | None
@@ -65,19 +65,18 @@ def bisect(program: Program, pipeline: Pipeline, registry: Registry, tolerance: 
 
 
 def first_difference(before: Program, after: Program, ids: Tensor, tolerance: float) -> tuple[str | None, str | None]:
-    """Name and origin of the first node whose values differ from those of the node of the same name and type."""
-    known, found = _values(before, ids), _values(after, ids)
-    nodes = {node.name: node for node in after.nodes}
-    for name, value in found.items():
-        other = known.get(name)
+    """Name and origin of the first node whose values differ from those of the same node before, or of the one it replaced."""
+    known = {node.meta.get("identity"): value for node, value in _values(before, ids)}
+    for node, value in _values(after, ids):
+        other = known.get(node.meta.get("identity", node))
         if other is None or other.shape != value.shape or not other.is_floating_point():
             continue
         if not relative_error(value, other) <= tolerance:
-            return name, str(origin_of(nodes[name]))
+            return node.name, str(origin_of(node))
     return None, None
 
 
-def _values(program: Program, ids: Tensor) -> dict[str, Tensor]:
+def _values(program: Program, ids: Tensor) -> list[tuple[Node, Tensor]]:
     position = torch.arange(len(ids))
     context = SequenceContext(position, position)
     given = {"input_ids": ids, "position": position}
@@ -90,4 +89,4 @@ def _values(program: Program, ids: Tensor) -> dict[str, Tensor]:
                 values[node] = program.weight(node).evaluate()
             elif node.op == "call_function":
                 values[node] = run_node(node, values, context)
-    return {node.name: values[node] for node in program.nodes}
+    return [(node, values[node]) for node in program.nodes]

@@ -45,15 +45,39 @@ def _constraints(passes: Sequence[Keyed]) -> networkx.DiGraph:
 
 
 def _add_requirements(graph: networkx.DiGraph, passes: Sequence[Keyed]) -> None:
-    """For each requirement an edge from one provider: the first that need not itself run after the pass that requires it."""
+    """For each requirement an edge from one provider, in the order asked for, such that no cycle comes of it if that can be."""
+    needs: list[tuple[int, list[int]]] = []
     for j, (key, item) in enumerate(passes):
         for needed in sorted(item.requires):
             providers = [i for i, (_, other) in enumerate(passes) if other.name != item.name and needed in other.capabilities]
             if not providers:
                 raise PipelineError(f"pass '{key}' requires '{needed}', which no pass before it provides")
-            later = networkx.descendants(graph, j)
-            chosen = next((i for i in providers if i not in later), providers[0])
-            graph.add_edge(chosen, j, reason=f"{key} requires {passes[chosen][0]}")
+            needs.append((j, providers))
+    if not _choose(graph, needs, passes):
+        for j, providers in needs:  # the cycle that is to be named
+            _require(graph, providers[0], j, passes)
+
+
+def _choose(graph: networkx.DiGraph, needs: list[tuple[int, list[int]]], passes: Sequence[Keyed]) -> bool:
+    """Whether there are providers for all needs without a cycle; their edges are in the graph then."""
+    if not needs:
+        return True
+    (j, providers), rest = needs[0], needs[1:]
+    for i in providers:
+        if networkx.has_path(graph, j, i):
+            continue
+        there = graph.has_edge(i, j)
+        _require(graph, i, j, passes)
+        if _choose(graph, rest, passes):
+            return True
+        if not there:
+            graph.remove_edge(i, j)
+    return False
+
+
+def _require(graph: networkx.DiGraph, i: int, j: int, passes: Sequence[Keyed]) -> None:
+    if not graph.has_edge(i, j):
+        graph.add_edge(i, j, reason=f"{passes[j][0]} requires {passes[i][0]}")
 
 
 def _moves(graph: networkx.DiGraph, passes: Sequence[Keyed], positions: list[int]) -> list[str]:

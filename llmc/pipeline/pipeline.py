@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from llmc.errors import LLMCError, PipelineError
+from llmc.ir.identity import identical
 from llmc.ir.program import Program
 from llmc.pipeline.base import Pass, PassContext, PassRecord
 from llmc.pipeline.ordering import order
@@ -26,11 +28,12 @@ class Instrument(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """A pass in a pipeline. `asked`: the user named it, so that it must match something."""
+    """A pass in a pipeline. `asked`: the user named it, so that it must match something. `notes`: for its record."""
 
     key: str
     item: Pass
     asked: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -53,15 +56,23 @@ class Pipeline(Sequence[Step]):
     def of(recipe: Sequence[Any], asked: Sequence[Any], registry: Registry) -> Pipeline:
         """Passes of a recipe and those the user asked for besides: names, `{"name": ..., option: ...}`, classes, instances.
 
-        Raises PluginError for unknown names, PipelineError for bad options or orders that contradict each other.
+        Asking by name for a pass that the recipe has asks for that one, with the options given, if any; a class or an instance
+        is one more. A single pass need not be in a list. Raises PluginError for unknown names, PipelineError for bad options or
+        orders that contradict each other.
         """
         steps: list[Step] = []
-        for spec, wanted in [*((s, False) for s in recipe), *((s, True) for s in asked)]:
+        for spec, wanted in [*((s, False) for s in _listed(recipe)), *((s, True) for s in _listed(asked))]:
             item = _instance(spec, registry)
-            count = sum(step.item.name == item.name for step in steps)
-            steps.append(Step(item.name if not count else f"{item.name}#{count + 1}", item, wanted))
+            same = [i for i, step in enumerate(steps) if step.item.name == item.name]
+            known = next((i for i in same if not steps[i].asked), None) if wanted and isinstance(spec, str | dict) else None
+            if known is not None:
+                given = isinstance(spec, dict) and len(spec) > 1
+                steps[known] = replace(steps[known], item=item if given else steps[known].item, asked=True)
+            else:
+                steps.append(Step(item.name if not same else f"{item.name}#{len(same) + 1}", item, wanted))
         ordered, moves = order([(step.key, step.item) for step in steps])
-        by_key = {step.key: step for step in steps}
+        names = {entry.name for entry in registry.entries("passes")}.union(*(step.item.capabilities for step in steps))
+        by_key = {step.key: replace(step, notes=_misspelt(step.item, names)) for step in steps}
         return Pipeline([by_key[key] for key, _ in ordered], moves)
 
     def __len__(self) -> int:
@@ -79,7 +90,8 @@ class Pipeline(Sequence[Step]):
             rows.append((str(i), step.key, step.item.options, "asked for" if step.asked else ""))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *self.moves])
+        notes = [f"{step.key}: {note}" for step in self.steps for note in step.notes]
+        return "\n".join([*lines, *self.moves, *notes])
 
     def run(self, program: Program, registry: Registry, instruments: Sequence[Instrument] = ()) -> Result:
         """Run every pass.
@@ -91,14 +103,36 @@ class Pipeline(Sequence[Step]):
             instrument.captured(program)
         for step in self.steps:
             before = result.program
-            registry.manager.hook.llmc_pass_started(name=step.key, program=before)
+            registry.notify("llmc_pass_started", name=step.key, program=before)
             after, record = _run_step(step, before)
             for instrument in instruments:
                 instrument.finished(step.key, before, after, record)
-            registry.manager.hook.llmc_pass_finished(name=step.key, record=record)
+            registry.notify("llmc_pass_finished", name=step.key, record=record)
             result.program = result.snapshots[step.key] = after
             result.records.append(record)
         return result
+
+
+def _listed(specs: Any) -> list[Any]:
+    """Passes as a list; one alone is a list of one."""
+    if specs is None:
+        return []
+    if isinstance(specs, str | dict | type | Pass):
+        return [specs]
+    if not isinstance(specs, Iterable):
+        raise PipelineError(f"passes are given as a list, not as {specs!r}")
+    return list(specs)
+
+
+def _misspelt(item: Pass, known: set[str]) -> tuple[str, ...]:
+    """A note for each name in `before` and `after` that is close to a known one; others may be of plugins not installed."""
+    found = []
+    for relation in ("before", "after"):
+        for name in sorted(set(getattr(item, relation)) - known):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            if near:
+                found.append(f"its `{relation}` names '{name}', which no pass is called or provides; did you mean '{near[0]}'?")
+    return tuple(found)
 
 
 def _instance(spec: Any, registry: Registry) -> Pass:
@@ -118,18 +152,18 @@ def _instance(spec: Any, registry: Registry) -> Pass:
 
 
 def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
-    context = PassContext(step.item.name)
+    context = PassContext(step.item.name, notes=list(step.notes))
     began = time.perf_counter()
     try:
         after = step.item.run(program, context)
-    except LLMCError:
-        raise
+    except LLMCError as error:
+        raise type(error)(f"pass '{step.key}': {error}") from error
     except Exception as error:  # a pass may be anybody's
         raise PipelineError(f"pass '{step.key}' failed: {type(error).__name__}: {error}") from error
     seconds = time.perf_counter() - began
     if not isinstance(after, Program):
         raise PipelineError(f"pass '{step.key}' returned {type(after).__name__}, not a Program")
-    if step.asked and not context.matches and _same(program, after):
+    if step.asked and not context.matches and identical(program, after):
         reasons = "; ".join(f"{where}: {why}" for where, why in context.refusals[:3])
         raise PipelineError(f"pass '{step.key}' was asked for but matched nothing" + (f": {reasons}" if reasons else ""))
     record = PassRecord(
@@ -144,13 +178,3 @@ def _run_step(step: Step, program: Program) -> tuple[Program, PassRecord]:
         weight_bytes_after=after.weight_bytes(),
     )
     return after, record
-
-
-def _same(program: Program, after: Program) -> bool:
-    """Whether a pass that reported nothing did nothing: it may have copied the program, or changed a weight alone."""
-    if after is program:
-        return True
-    same_weights = program.weights.keys() == after.weights.keys() and all(
-        after.weights[name] is weight for name, weight in program.weights.items()
-    )
-    return same_weights and str(after) == str(program)

@@ -40,7 +40,7 @@ def llmc_recipes(register: Callable[[str, list[Any]], None]) -> None:
 
 @hookspec
 def llmc_pass_started(name: str, program: Any) -> None:
-    """A pass is about to run on a program."""
+    """A pass is about to run on a program. An observer that fails is warned about and goes unheard."""
 
 
 @hookspec

@@ -126,6 +126,16 @@ class Registry:
                 f"uninstall one, or exclude it with {DISABLED_VARIABLE}"
             )
 
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call a hook of observers; one that fails is named in a warning and hinders neither the others nor the compilation."""
+        plugins = self.manager.list_name_plugin()
+        for name, plugin in reversed(plugins):
+            others = [other for _, other in plugins if other is not plugin]
+            try:
+                self.manager.subset_hook_caller(hook, others)(**arguments)
+            except Exception as error:  # an observer may be anybody's
+                warnings.warn(f"plugin '{name}' failed in {hook}: {type(error).__name__}: {error}", stacklevel=2)
+
     def entries(self, kind: str) -> list[Entry]:
         """Everything registered of one kind ("passes", "backends", "recipes"), built-in first."""
         return list(self._entries[kind].values())

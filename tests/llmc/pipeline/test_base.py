@@ -52,3 +52,24 @@ def test_config_that_would_ignore_unknown_options_is_refused():
 def test_record_survives_json():
     record = PassRecord("a#2", 0.5, 2, [("layer", "no")], ["note"], 9, 8, 100, 50, 1e-3)
     assert PassRecord.from_json(record.to_json()) == record and record.name == "a"
+
+
+def test_pass_without_a_name_is_refused_when_it_is_defined():
+    with pytest.raises(TypeError, match="Nameless needs a `name`"):
+
+        class Nameless(Pass):
+            def run(self, program, ctx):
+                return program
+
+
+def test_base_class_of_passes_needs_no_name():
+    class Base(Pass):
+        """Shared by several passes."""
+
+    assert Base.run is Pass.run
+
+
+@pytest.mark.parametrize("relation", ["requires", "provides", "before", "after"])
+def test_relation_given_as_a_text_is_refused_when_the_pass_is_defined(relation):
+    with pytest.raises(TypeError, match=rf"{relation} must be a set of names.* not 'quantize'"):
+        type("Mine", (Pass,), {"name": "mine", "run": lambda self, program, ctx: program, relation: "quantize"})

@@ -58,6 +58,14 @@ def test_order_is_content_with_one_of_several_providers():
     assert keys(ordered) == ["a", "user", "b"] and not moves
 
 
+def test_order_takes_another_provider_where_the_first_would_need_a_cycle():
+    c, f = make("c", requires={"y"}), make("f", provides={"y"})
+    d, e = make("d", provides={"y"}, requires={"z"}), make("e", provides={"z"}, after={"c"})
+    assert keys(order([c, d, e, f])[0]) == ["f", "c", "e", "d"]
+    with pytest.raises(PipelineError, match=r"cannot be ordered: .*requires"):
+        order([c, d, e])
+
+
 def test_order_lets_a_pass_run_again_after_what_it_precedes():
     clean, fuse = make("clean", before={"fuse"}), make("fuse")
     again = ("clean#2", clean[1])

@@ -2,11 +2,12 @@
 
 import pytest
 
-from llmc.errors import PipelineError, PluginError
+from llmc.errors import PipelineError, PluginError, VerificationError
 from llmc.ir import ops
 from llmc.ir.pattern import ANY
 from llmc.ir.program import origin_of
 from llmc.ir.rewrite import Rule
+from llmc.ir.score import SCORE, apply, per_head
 from llmc.pipeline.base import Pass
 from llmc.pipeline.pipeline import Pipeline
 from llmc.pipeline.recipe import resolve
@@ -62,6 +63,39 @@ def test_pipeline_prints_as_a_table_with_options_and_moves(registry):
     ]
 
 
+def test_asking_for_a_pass_of_the_recipe_with_options_replaces_its_options(registry):
+    pipeline = resolve("tripled", [{"name": "scale", "factor": 5}, "scale", "expand-silu"], registry)
+    assert [(step.key, step.asked) for step in pipeline] == [("expand-silu", True), ("scale", True), ("scale#2", True)]
+    assert [pipeline[1].item.config.factor, pipeline[2].item.config.factor] == [5, 2]
+
+
+@pytest.mark.parametrize("spec", ["scale", {"name": "scale", "factor": 3}, Mine, Mine()], ids=["name", "dict", "class", "pass"])
+def test_single_pass_need_not_be_in_a_list(registry, spec):
+    assert len(Pipeline.of([], spec, registry)) == 1
+
+
+def test_passes_that_are_no_list_are_refused(registry):
+    with pytest.raises(PipelineError, match="passes are given as a list"):
+        Pipeline.of([], lambda program, ctx: program, registry)
+
+
+def test_pass_with_an_init_of_its_own_runs_and_prints(registry, program):
+    class Limited(Mine):
+        def __init__(self, limit):
+            self.limit = limit
+
+    pipeline = Pipeline.of([], Limited(3), registry)
+    assert "mine" in str(pipeline) and pipeline.run(program, registry).records[0].matched == 1
+
+
+def test_name_in_before_that_is_misspelt_is_noted(registry, program):
+    late = type("Late", (Mine,), {"name": "late", "before": {"scales", "of-another-plugin"}})
+    pipeline = Pipeline.of(["scale"], [late], registry)
+    (note,) = pipeline.run(program, registry).records[1].notes
+    assert note == "its `before` names 'scales', which no pass is called or provides; did you mean 'scale'?"
+    assert f"late: {note}" in str(pipeline)
+
+
 def test_slice_of_a_pipeline_is_a_pipeline(registry, program):
     pipeline = Pipeline.of(["expand-silu", "scale", Mine], [], registry)
     assert isinstance(pipeline[:2], Pipeline) and len(pipeline[:2]) == 2
@@ -112,6 +146,36 @@ def test_copy_of_the_program_counts_as_nothing_matched(registry, program):
         Pipeline.of([], [copying], registry).run(program, registry)
 
 
+def test_change_of_a_number_that_is_not_printed_counts_as_a_change(registry, program):
+    class Slopes(Noting):
+        name = "slopes"
+
+        def run(self, program, ctx):
+            editor = program.edit()
+            (node,) = (node for node in editor.nodes if node.target is ops.attention)
+            node.kwargs = {**node.kwargs, "score": apply("add", SCORE, per_head(self.slopes))}
+            return editor.finish()
+
+    first, second = Slopes(), Slopes()
+    first.slopes, second.slopes = (1, 2), (3, 4)
+    assert len(Pipeline.of([], [first, second], registry).run(program, registry).records) == 2
+    with pytest.raises(PipelineError, match="'slopes#2' was asked for but matched nothing"):
+        Pipeline.of([], [first, first], registry).run(program, registry)
+
+
+def test_error_of_llmc_within_a_pass_keeps_its_kind_and_names_the_pass(registry, program):
+    class Careless(Noting):
+        name = "careless"
+
+        def run(self, program, ctx):
+            editor = program.edit()
+            editor.nodes[1].meta["type"] = editor.nodes[1].meta["type"].with_fixed((3,))
+            return editor.finish()
+
+    with pytest.raises(VerificationError, match="pass 'careless': node 'rms_norm' of layer: it claims"):
+        Pipeline.of([], [Careless], registry).run(program, registry)
+
+
 def test_exception_of_a_pass_names_it_and_keeps_the_cause(registry, program):
     with pytest.raises(PipelineError, match="pass 'failing' failed: KeyError: 'missing'") as caught:
         Pipeline.of([Failing], [], registry).run(program, registry)
@@ -142,8 +206,29 @@ def test_observers_see_start_and_end_of_each_pass(registry, program):
     assert seen == [("expand-silu", size), ("expand-silu", size + 1), ("refuse", size + 1), ("refuse", size + 1)]
 
 
+def test_observer_that_fails_is_warned_about_and_the_others_are_called(registry, program):
+    seen = []
+
+    class Broken:
+        @hookimpl
+        def llmc_pass_finished(self, record):
+            raise RuntimeError("observer broke")
+
+    class Observer:
+        @hookimpl
+        def llmc_pass_finished(self, name):
+            seen.append(name)
+
+    for name, plugin in (("a", Observer()), ("watcher", Broken()), ("b", Observer())):
+        registry.manager.register(plugin, name=name)
+    with pytest.warns(UserWarning, match="plugin 'watcher' failed in llmc_pass_finished: RuntimeError: observer broke"):
+        Pipeline.of(["expand-silu"], [], registry).run(program, registry)
+    assert seen == ["expand-silu"] * 2
+
+
 def test_resolve_puts_the_recipe_first_and_asks_for_the_rest(registry):
     assert [step.key for step in resolve(registry=registry)] == ["expand-silu"]
     pipeline = resolve("tripled", ["scale"], registry)
-    assert [(step.key, step.asked) for step in pipeline] == [("expand-silu", False), ("scale", False), ("scale#2", True)]
+    assert [(step.key, step.asked) for step in pipeline] == [("expand-silu", False), ("scale", True)]
+    assert pipeline[1].item.config.factor == 3
     assert [step.key for step in resolve([], [Mine], registry)] == ["mine"]
