@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmc.errors import ArtifactError
 from llmc.runtime.info import ModelInfo
-from llmc.runtime.manifest import MANIFEST_FILE, Manifest, describe_all, is_artifact
+from llmc.runtime.manifest import MANIFEST_FILE, Manifest, describe_all, is_artifact, unlisted
 from llmc.runtime.model import CompiledModel
+from llmc.runtime.replace import recover, replacing
 from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
+
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
 
 PROGRAM_FOLDER, TOKENIZER_FOLDER, SOURCE_FOLDER = "program", "tokenizer", "source"
 REQUIRED = (f"{PROGRAM_FOLDER}/program.json", f"{PROGRAM_FOLDER}/weights.safetensors")
@@ -24,17 +23,29 @@ REQUIRED = (f"{PROGRAM_FOLDER}/program.json", f"{PROGRAM_FOLDER}/weights.safeten
 def save(model: CompiledModel, folder: Path | str) -> None:
     """Write a model. A model that is there already is replaced, at once and only when the new one is complete.
 
-    The code under `source/` is for reading; loading lowers the program again. Raises ArtifactError if there is anything else
-    in the folder, or if it cannot be written.
+    The code under `source/` is for reading; loading lowers the program again. Raises ArtifactError if the folder holds
+    anything that llmc did not put there, or if it cannot be written.
     """
     target = Path(folder).resolve()
-    if target.exists() and not (target.is_dir() and (is_artifact(target) or not any(target.iterdir()))):
-        raise ArtifactError(f"{target}: this exists and is not a compiled model; it is not replaced")
     try:
-        with _replacing(target) as made:
+        recover(target)
+        if target.exists():
+            _check_replaceable(target)
+        with replacing(target) as made:
             _write(model, made)
     except OSError as error:
         raise ArtifactError(f"{target}: cannot save the model: {error}") from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not target.is_dir() or not is_artifact(target):
+        raise ArtifactError(f"{target}: this exists and is not a compiled model; it is not replaced")
+    others = unlisted(target)
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise ArtifactError(f"{target}: it holds files that are not the model's and would be lost: {shown}; move them first")
 
 
 def _write(model: CompiledModel, folder: Path) -> None:
@@ -49,38 +60,19 @@ def _write(model: CompiledModel, folder: Path) -> None:
     Manifest(model.info.to_json(), records, describe_all(folder)).write(folder)
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside the target, which takes its place at the end, or goes without a trace if something fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-    made, old = (target.with_name(f".{target.name}.{kind}-{mark}") for kind in ("new", "old"))
-    made.mkdir()
-    try:
-        yield made
-        if target.exists():
-            target.rename(old)
-        try:
-            made.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def load(folder: Path | str, backend: str | None = None, threads: int | None = None) -> CompiledModel:
     """Read a model that `save` wrote and lower it, for another backend or number of threads if given.
 
     Raises ArtifactError naming the file that is missing, damaged, or of another version; PluginError if there is no such
     backend; UnsupportedError if it cannot lower the program.
     """
-    from llmc.ir.program import Program
     from llmc.plugins.registry import default
 
     path = Path(folder)
+    try:
+        recover(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: a save was cut off and cannot be taken back: {error}") from error
     if not path.is_dir():
         raise ArtifactError(f"{path}: there is no such folder")
     manifest = Manifest.read(path)
@@ -92,8 +84,24 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
     info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
     listed = f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}" in manifest.files
     tokenizer = Tokenizer(path / TOKENIZER_FOLDER) if listed else None
-    program = Program.load(path / PROGRAM_FOLDER)
+    program = _program(path, info)
     return CompiledModel(program, default().backend(info.backend).lower(program), info, tokenizer, records)
+
+
+def _program(folder: Path, info: ModelInfo) -> Program:
+    """The program; what the manifest claims of it is checked, for a wrong claim would let ids reach beyond its tables."""
+    from llmc.ir.program import Program
+    from llmc.runtime.limits import input_specs
+
+    try:
+        program = Program.load(folder / PROGRAM_FOLDER)
+    except RecursionError as error:
+        raise ArtifactError(f"{folder / PROGRAM_FOLDER}: the program is nested too deeply to be read") from error
+    try:
+        info.check(input_specs(program))
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
+    return program
 
 
 def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
@@ -105,6 +113,8 @@ def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
         return ModelInfo.from_json(manifest.info), TypeAdapter(list[PassRecord]).validate_python(manifest.records)
     except ArtifactError as error:
         raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
+    except RecursionError as error:
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: it is nested too deeply to be read") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise ArtifactError(f"{folder / MANIFEST_FILE}: malformed record of a pass: {where}") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from llmc.errors import ArtifactError
+from llmc.errors import ArtifactError, InputError
+from llmc.runtime.contract import POSITION, InputSpec, check_sizes
 
 
 @dataclass(frozen=True)
@@ -48,4 +50,15 @@ class ModelInfo:
             raise ArtifactError(f"malformed model info: {problems}") from error
         if info.vocab_size < 1 or info.max_context < 1:
             raise ArtifactError("malformed model info: vocab_size and max_context must be at least 1")
+        try:
+            check_sizes(1, info.threads)
+        except InputError as error:
+            raise ArtifactError(f"malformed model info: {error}") from error
         return info
+
+    def check(self, inputs: Mapping[str, InputSpec]) -> None:
+        """Raise ArtifactError if more is claimed than the tables of the program have rows for."""
+        for field_name, name in (("vocab_size", "input_ids"), ("max_context", POSITION)):
+            claimed, limit = getattr(self, field_name), inputs[name].limit if name in inputs else None
+            if limit is not None and claimed > limit:
+                raise ArtifactError(f"{field_name} is {claimed}, but the program has tables for {limit} only")

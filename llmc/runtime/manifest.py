@@ -66,6 +66,14 @@ def is_artifact(folder: Path) -> bool:
         return False
 
 
+def unlisted(folder: Path) -> list[str]:
+    """The files of an artifact's folder that its manifest does not list: somebody else's. Relative POSIX paths, sorted."""
+    listed = _parse(folder / MANIFEST_FILE).get("files")
+    known = {MANIFEST_FILE, *(listed if isinstance(listed, dict) else ())}
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(set(found) - known)
+
+
 def describe(path: Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file."""
     with path.open("rb") as file:
@@ -81,7 +89,7 @@ def describe_all(folder: Path) -> dict[str, dict[str, Any]]:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: cannot read the manifest: {error}") from error
     if not isinstance(data, dict):
         raise ArtifactError(f"{path}: the manifest should be an object")

@@ -71,7 +71,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: cannot read the tokenizer's config: {error}") from error
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: the tokenizer's config should be an object")

@@ -44,7 +44,8 @@ class ToyContext(Context):
         self.cache[targets] = self.cache[sources]
         block = batch.tables[batch.run, batch.position // BLOCK]
         self.cache[block, batch.position % BLOCK] = batch.inputs["input_ids"]
-        rows = [self.row(batch.tables[batch.run[row]], batch.position[row]) for row in batch.out_rows]
+        wanted = batch.out_rows if self.executable.rows == "R" else range(batch.tokens)
+        rows = [self.row(batch.tables[batch.run[row]], batch.position[row]) for row in wanted]
         return {"logits": Foreign(np.array(rows, dtype=np.float32).reshape(len(rows), self.executable.vocab_size))}
 
     def row(self, table, position):
@@ -63,16 +64,20 @@ def toy_logits(ids: list[int], vocab_size: int, forced: dict[int, int]) -> np.nd
 
 
 class ToyExecutable(Executable):
-    """fails: exceptions that the next steps raise, the last one first."""
+    """rows: what the logits are given for, "R" or "T". fails: exceptions that the next steps raise, the last one first."""
 
     row_exact, block_bytes = True, 8 * BLOCK
 
     def __init__(self, vocab_size: int = 2048, forced: dict[int, int] | None = None):
         self.vocab_size, self.forced = vocab_size, forced or {}
         self.inputs = {"input_ids": InputSpec("int64", (), vocab_size)}
-        self.outputs = {"logits": TensorType("float32", ("R", vocab_size))}
         self.contexts: list[ToyContext] = []
         self.fails: list[BaseException] = []
+        self.rows = "R"
+
+    @property
+    def outputs(self):
+        return {"logits": TensorType("float32", (self.rows, self.vocab_size))}
 
     def context(self, cache_blocks, threads=None):
         self.contexts.append(ToyContext(self, check_sizes(cache_blocks, threads)[0]))

@@ -1,6 +1,9 @@
 """Saving, loading, and every kind of damage; the backend is a toy."""
 
+import dataclasses
+import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +17,9 @@ from llmc.ir.edit import Editor
 from llmc.ir.weights import Stored
 from llmc.pipeline.base import PassRecord
 from llmc.plugins import registry
+from llmc.runtime import replace
 from llmc.runtime.artifact import load, save
+from llmc.runtime.manifest import describe
 from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.tokenizer import Tokenizer
 
@@ -40,7 +45,7 @@ def model(toy, monkeypatch):
 
     monkeypatch.setattr(registry, "default", Toys)
     editor = Editor()
-    x = editor.op(ops.embedding, editor.input("input_ids"), editor.weight(Stored(torch.ones(7, 4)), "embed"))
+    x = editor.op(ops.embedding, editor.input("input_ids"), editor.weight(Stored(torch.ones(INFO.vocab_size, 4)), "embed"))
     editor.outputs = ("logits",)
     editor.graph.output((editor.op(ops.select_rows, x),))
     return CompiledModel(editor.finish(), toy(INFO.vocab_size), INFO, TOKENIZER, [RECORD])
@@ -89,13 +94,75 @@ def test_folder_holds_program_tokenizer_source_and_manifest_and_nothing_stands_b
 
 
 def test_saved_model_and_empty_folder_are_replaced(model, saved, tmp_path):
-    (saved / "left-over").write_text("")
+    older = CompiledModel(model.program, model.executable, dataclasses.replace(INFO, name="older"))
+    save(older, saved)
+    assert load(saved).info.name == "older"
     save(model, saved)
-    assert not (saved / "left-over").exists()
+    assert load(saved).info.name == "small"
     (tmp_path / "empty").mkdir()
     save(model, tmp_path / "empty")
     load(tmp_path / "empty")
     assert {path.name for path in tmp_path.iterdir()} == {"m", "empty"}
+
+
+def test_model_is_not_replaced_if_files_of_others_would_be_lost(model, saved):
+    (saved / ".git").mkdir()
+    (saved / ".git" / "HEAD").write_text("x")
+    (saved / "program" / "link").symlink_to("nowhere")
+    with pytest.raises(ArtifactError, match=r"would be lost: \.git/HEAD, program/link; move them"):
+        save(model, saved)
+    assert (saved / ".git" / "HEAD").read_text() == "x"
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_process_killed_while_it_replaces_loses_neither_model(model, saved, monkeypatch, exchanges):
+    """At each of the renames; without an exchange there is a moment when no folder has the name."""
+    older = CompiledModel(model.program, model.executable, dataclasses.replace(INFO, name="older"))
+    if not exchanges:
+        monkeypatch.setattr(replace, "exchange", lambda one, other: False)
+    found = set()
+    for moment in range(6):
+        child = os.fork()
+        if child == 0:
+            kill_at_rename(moment)
+            save(older, saved)
+            os._exit(0)
+        os.waitpid(child, 0)
+        found.add(load(saved).info.name)
+        save(model, saved)
+    assert found == {"small", "older"}
+
+
+def kill_at_rename(number):
+    """End this process instead of, or just after, its next renames: 0 before the first, 1 after it, 2 before the second..."""
+    calls = itertools.count()
+
+    def wrap(function):
+        def rename(*args):
+            if next(calls) == number:
+                os._exit(1)
+            result = function(*args)
+            if next(calls) == number:
+                os._exit(1)
+            return result
+
+        return rename
+
+    Path.rename, replace.exchange = wrap(Path.rename), wrap(replace.exchange)
+
+
+def test_save_and_load_put_back_the_newest_model_that_a_killed_save_left(model, saved):
+    for number, mark in enumerate(("1-00000000", "2-00000000")):
+        shutil.copytree(saved, saved.with_name(f".m.old-{mark}"))
+        change_manifest(saved.with_name(f".m.old-{mark}"), lambda data, number=number: data["info"].update(name=f"m{number}"))
+        os.utime(saved.with_name(f".m.old-{mark}"), (number, number))
+    load(saved)
+    assert load(saved).info.name == "small"
+    shutil.rmtree(saved)
+    assert load(saved).info.name == "m1"
+    shutil.rmtree(saved)
+    save(model, saved)
+    assert load(saved).info.name == "small"
 
 
 def test_loaded_model_can_be_saved_over_itself(saved):
@@ -172,6 +239,9 @@ def test_file_name_that_leads_outside_is_refused(saved, name):
         (lambda data: data["info"].update(vocab_size="many"), "vocab_size"),
         (lambda data: data["records"][0].update(seconds="long"), "malformed record of a pass: 0.seconds"),
         (lambda data: data.update(records=[5]), "malformed record"),
+        (lambda data: data["info"].update(vocab_size=INFO.vocab_size + 1), "vocab_size is 2049, .* tables for 2048 only"),
+        (lambda data: data["info"].update(threads=-1), "threads must be between 1 and 1024"),
+        (lambda data: data["info"].update(max_context=float("nan")), "max_context"),
     ],
 )
 def test_damaged_manifest_is_named(saved, change, message):
@@ -181,9 +251,23 @@ def test_damaged_manifest_is_named(saved, change, message):
     assert str(saved) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "[" * 200_000])
 def test_unreadable_manifest_is_named(saved, content):
     (saved / "manifest.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        load(saved)
+
+
+@pytest.mark.parametrize("depth", [300, 900, 200_000])
+def test_program_or_facts_that_are_nested_too_deeply_are_refused(saved, depth):
+    program = saved / "program" / "program.json"
+    nested = "[" * depth + "]" * depth
+    program.write_text(program.read_text().replace('"origin": ', f'"deep": {nested}, "origin": {nested}, "x": ', 1))
+    change_manifest(saved, lambda data: data["files"].update({"program/program.json": describe(program)}))
+    with pytest.raises(ArtifactError, match="program"):
+        load(saved)
+    text = (saved / "manifest.json").read_text()
+    (saved / "manifest.json").write_text(text.replace('"eos_ids": [', f'"deep": {nested}, "eos_ids": [', 1))
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         load(saved)
 

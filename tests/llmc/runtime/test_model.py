@@ -1,5 +1,6 @@
 """A compiled model around a toy executable: calls, generation, what it tells of itself, contexts."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.weights import Stored
 from llmc.pipeline.base import PassRecord
-from llmc.runtime.generate import GenerationResult
+from llmc.runtime.contract import InputSpec
+from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator
 from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.tokenizer import Tokenizer
 
@@ -155,6 +157,44 @@ def test_abandoned_stream_gives_its_context_back(make):
     assert len(executable.contexts) == 1
 
 
+def test_callback_that_raises_gives_the_context_back(make):
+    model, executable = make()
+    generator = Generator(model._contexts.lease, INFO.vocab_size, INFO.max_context, TOKENIZER)
+    with pytest.raises(ZeroDivisionError) as caught:
+        generator.generate([[5]], GenerationOptions(20), on_token=lambda index, token: 1 / 0)
+    model.generate([5], max_new_tokens=20)  # while the traceback still holds on to the generation
+    assert len(executable.contexts) == 1
+    del caught
+
+
+def test_context_whose_step_failed_is_not_used_again(make):
+    model, executable = make()
+    executable.fails = [RuntimeError("device lost")]
+    with pytest.raises(RuntimeError):
+        model.generate([5], max_new_tokens=20)
+    assert executable.contexts[0].closed
+    assert model.generate([5], max_new_tokens=3).tokens
+    assert len(executable.contexts) == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, 40000])
+def test_number_of_threads_that_cannot_be_is_refused(toy, threads):
+    with pytest.raises(InputError, match="threads must be between 1 and 1024"):
+        CompiledModel(small_program(), toy(), dataclasses.replace(INFO, threads=threads))
+
+
+def test_output_of_all_tokens_is_cut_to_the_rows_asked_for(make):
+    model, executable = make()
+    executable.rows = "T"
+    every, [last] = model([[5, 6, 7], [9]]), model([[5, 6, 7]], rows="last")
+    np.testing.assert_array_equal(every[0][2], executable.logits([5, 6, 7]))
+    np.testing.assert_array_equal(every[1][0], executable.logits([9]))
+    np.testing.assert_array_equal(last, every[0][2:])
+    tokens = model.generate([5, 6, 7], max_new_tokens=5).tokens
+    executable.rows = "R"
+    assert model.generate([5, 6, 7], max_new_tokens=5).tokens == tokens
+
+
 def test_explain_tells_passes_refusals_notes_and_costs(make):
     text = make()[0].explain()
     for part in ("toy", "int4", "fuse", "1.5e-07", "merged two", "2.00 MB"):
@@ -177,6 +217,15 @@ def test_graph_gives_the_program_after_a_pass(make):
     assert model.graph() is model.graph("fuse") is model.program
     with pytest.raises(InputError, match="fuse"):
         model.graph("prune")
+
+
+@pytest.mark.parametrize(("field", "name"), [("vocab_size", "input_ids"), ("max_context", "position")])
+def test_info_may_claim_no_more_than_the_program_has_tables_for(field, name):
+    claimed = getattr(INFO, field)
+    for fits in ({}, {name: InputSpec("int64")}, {name: InputSpec("int64", (), claimed)}):
+        INFO.check(fits)
+    with pytest.raises(ArtifactError, match=f"{field} is {claimed}, but the program has tables for {claimed - 1} only"):
+        INFO.check({name: InputSpec("int64", (), claimed - 1)})
 
 
 def test_info_survives_json():
