@@ -27,6 +27,8 @@ MINUS_INFINITY = const(-float("inf"))
 class Traced:
     """Stands for an index of the mask function; what is done to it becomes a score expression."""
 
+    device = None
+
     def __init__(self, expr: ScoreExpr) -> None:
         self.expr = expr
 
@@ -153,7 +155,7 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
         score, admits = calls[call]
         scaled = _replace_score(score, apply("mul", SCORE, const(scale)))
         expr = scaled if admits == TRUE else apply("where", admits, scaled, MINUS_INFINITY)
-        return attend(b, q, k, v, expr, sinks)
+        return attend(b, q, k, v, expr, sinks=sinks)
 
     try:
         module.set_attn_implementation(NAME if supported else "eager")  # type: ignore[operator]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from llmc.capture.scores import causal_table, move_to_keys
+from llmc.capture.scores import move_to_keys, simplify
+from llmc.capture.tables import table_expression
 from llmc.capture.values import (
     KEY,
     ONE,
@@ -17,6 +18,7 @@ from llmc.capture.values import (
     Const,
     Dim,
     Layout,
+    Probabilities,
     Refusal,
     Scores,
     Stream,
@@ -66,8 +68,13 @@ class Builder:
         if isinstance(value, Stream):
             return value
         if isinstance(value, Scores) and not value.pairwise and index_of(value.layout, "token") is not None:
-            return Stream(value.layout, self.position_node(value.expr, value.dtype))
-        raise Refusal("a value that relates positions is used as if it had one entry a token")
+            node = self.position_node(value.expr, value.dtype)
+            sizes = tuple(dim.size for dim in value.layout if dim.label == "fixed")
+            node = self.reshaped(node, (1,) * len(sizes))
+            return Stream(value.layout, node if set(sizes) <= {1} else self.node(ops.expand, node, shape=sizes))
+        relates = isinstance(value, Probabilities) or (isinstance(value, Scores) and value.pairwise)
+        raise Refusal("it mixes positions: scores of pairs of positions are used as if they were values of one token"
+                      if relates else "a constant is used where a value of each token is needed")  # fmt: skip
 
     def position_node(self, expr: ScoreExpr, dtype: str) -> Node:
         """An expression of the position as a computed value `[T]`."""
@@ -91,25 +98,29 @@ class Builder:
         """What a constant cut to the length of the sequence is: a mask, the positions, or rows looked up by position."""
         base, axes = table.base, table.axes
         if len(axes) == 2:
-            if any(size != 1 for i, size in enumerate(base.shape) if i not in axes):
-                raise Refusal("a table over pairs of positions with other dimensions besides")
-            if not base.real:
-                raise Refusal("a learned table over pairs of positions")
-            values = base.tensor()
-            flat = values.reshape([values.shape[axis] for axis in axes])
-            return Scores(table.layout, causal_table(flat), base.weight.type.dtype)
+            return Scores(table.layout, simplify(table_expression(self.pairs(table))), base.weight.type.dtype)
         axis = axes[0]
         length = base.shape[axis]
         if base.real and base.weight.type.dtype == "int64" and base.tensor().numel() == length:
             if not torch.equal(base.tensor().flatten(), torch.arange(length)):
                 raise Refusal("whole numbers for each position that are not the positions")
             return Scores(table.layout, Q, "int64")
-        moved = fold(f"{base.name}.by_position", lambda t: t.movedim(axis, 0).flatten(1), [base])
+        moved = fold(f"{base.name}.by_position", lambda t: t.movedim(axis, 0).reshape(length, -1), [base])
         if moved.weight.type.dtype != "float32":
             raise Refusal(f"a table of {moved.weight.type.dtype} indexed by position")
         node = self.node(ops.embedding, self.position_node(Q, "int64"), self.weight_node(moved))
         layout = table.layout
         return Stream(layout, self.reshaped(node, tuple(dim.size for dim in layout if dim.label == "fixed")))
+
+    def pairs(self, table: Table) -> Tensor:
+        """The numbers of a table over pairs of positions: `[n, n]`, or `[heads, n, n]`."""
+        others = [size for i, size in enumerate(table.base.shape) if i not in table.axes and size != 1]
+        if not table.base.real:
+            raise Refusal("a learned table over pairs of positions")
+        if len(others) > 1:
+            raise Refusal("a table over pairs of positions with several other dimensions besides")
+        values = table.base.tensor().movedim(table.axes, (-2, -1))
+        return values.reshape(*others, *values.shape[-2:])
 
     # ---- alignment
 
@@ -166,6 +177,8 @@ def broadcast_layout(layouts: list[Layout]) -> Layout:
             result.append(fixed(sizes.pop()))
         else:
             result.append(fixed(1) if fixed(1) in dims else ONE)
+    if any(result.count(dim) > 1 for dim in (TOKEN, KEY)):
+        raise Refusal(f"it mixes positions: values of one meet those of another: {', '.join(map(describe, layouts))}")
     return tuple(result)
 
 
@@ -228,4 +241,4 @@ def triangle(value: Scores, upper: bool, diagonal: int) -> Scores:
         distance = apply("sub", K, Q)
         keep = apply("ge" if upper else "le", distance, number(diagonal))
     empty = number(False) if value.dtype == "bool" else number(0)
-    return Scores(value.layout, apply("where", keep, value.expr, empty), value.dtype)
+    return Scores(value.layout, simplify(apply("where", keep, value.expr, empty)), value.dtype, value.source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmc.capture.export import Wrapper, export
 from llmc.capture.interpret import Interpreter
+from llmc.capture.lengths import lengths_of
 from llmc.capture.rows import sink_rows
-from llmc.capture.rules import load_rules
+from llmc.capture.selfcheck import check_lengths
 from llmc.errors import CaptureError
-from llmc.ir import ops
-from llmc.ir.program import Program, type_of
+from llmc.ir.program import Program
+from llmc.runtime.limits import input_specs
 
 PREFIX = "module."
 DEFAULT_CONTEXT = 4096
@@ -31,26 +32,6 @@ class Captured:
     program: Program
     max_context: int
     vocab_size: int
-
-
-class Wrapper(nn.Module):
-    """Calls the user's module with ids (and keywords made for the call) and gives its first output."""
-
-    def __init__(self, module: nn.Module, keywords: Callable[[], dict[str, Any]]) -> None:
-        super().__init__()
-        self.module, self.keywords = module, keywords
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        result = self.module(input_ids, **self.keywords())
-        if isinstance(result, Tensor):
-            return result
-        found = getattr(result, "logits", None)
-        if found is None:
-            found = result.get("logits") if isinstance(result, dict) else result[0]
-        if not isinstance(found, Tensor):
-            name = type(self.module).__name__
-            raise CaptureError(f"{name} returns {type(result).__name__}, in which no tensor of logits is found")
-        return found
 
 
 def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None, max_context: int | None = None) -> Captured:
@@ -71,18 +52,27 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
 
             opaque, keywords = stack.enter_context(adapter.adapted(prepared)), adapter.keywords
         exported = export(Wrapper(prepared, keywords), ids, opaque)
+        lengths = lengths_of(exported, type(module).__name__)
         interpreter = Interpreter(exported, PREFIX, opaque)
-        results = interpreter.run()
-    editor = interpreter.builder.editor
-    editor.graph.output(tuple(result.node for result in results[:1]))
-    editor.outputs = ("logits",)
-    sink_rows(editor)
-    program = editor.finish()
-    stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
-    bound = min((b for b in (*looked_up(program, "position"), *length_bounds(exported), stated) if b), default=None)
+        (logits,) = interpreter.run()
+        lengths.check(type(module).__name__)
+        editor = interpreter.builder.editor
+        editor.graph.output((logits.node,))
+        editor.outputs = ("logits",)
+        sink_rows(editor)
+        program = editor.finish()
+        stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+        limits = {name: spec.limit for name, spec in input_specs(program).items()}
+        bound = min((b for b in (limits.get("position"), lengths.longest, stated) if b), default=None)
+        stack.close()  # the module as its author wrote it, attention and all
+        possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
+        check_lengths(Wrapper(prepared, dict), program, ids, possible)
     if max_context is not None and bound is not None and max_context > bound:
         raise CaptureError(f"max_context={max_context} is beyond the {bound} positions that the model was made for")
-    return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary(program))
+    vocabulary = limits["input_ids"]
+    if vocabulary is None:
+        raise CaptureError("the module looks its input ids up in no embedding table; is it a language model?")
+    return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary)
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:
@@ -105,66 +95,11 @@ def ready(module: nn.Module) -> Iterator[nn.Module]:
     """The module in float32 and evaluation mode (a copy if its weights are in another dtype), put back afterwards."""
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters()):
         module = copy.deepcopy(module).float()
-    modes = [(m, m.training) for m in module.modules()]
+    before = [(m, m.training, dict(m._buffers)) for m in module.modules()]
     module.eval()
     try:
         yield module
     finally:
-        for m, mode in modes:
+        for m, mode, buffers in before:  # a forward may put other tensors in place of buffers
             m.training = mode
-
-
-def export(wrapper: nn.Module, ids: Tensor, opaque: dict[str, Callable[..., Any]]) -> torch.export.ExportedProgram:
-    """The aten graph of the wrapper over ids `[1, S]`, ops without a rule decomposed where torch knows how."""
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch's about its own use of itself
-            exported = torch.export.export(wrapper, (ids,), dynamic_shapes=({1: torch.export.Dim.AUTO},), strict=False)
-            exported = exported.run_decompositions({})
-            known = {**load_rules(), **opaque}
-            table = torch.export.default_decompositions()
-            unknown = {
-                node.target
-                for node in exported.graph.nodes
-                if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name not in known
-            }
-            wanted = {target: table[target] for target in unknown if target in table}
-            if wanted:
-                exported = exported.run_decompositions(wanted)
-    except CaptureError:
-        raise
-    except Exception as error:  # whatever the user's forward raises under tracing
-        reason = str(error).strip().split("\n")[0]
-        raise CaptureError(f"torch.export cannot trace {type(wrapper.module).__name__}: {reason}") from error
-    length = next(n for n in exported.graph.nodes if n.op == "placeholder" and n.name == "input_ids").meta["val"].shape[1]
-    if isinstance(length, int):
-        raise CaptureError(
-            f"{type(wrapper.module).__name__} works for sequences of {length} tokens only: its code fixes the length; "
-            "take sizes from the input"
-        )
-    return exported
-
-
-def length_bounds(exported: torch.export.ExportedProgram) -> list[int]:
-    """Upper bounds on the length that the module's own checks imply."""
-    return [int(r.upper) for r in exported.range_constraints.values() if getattr(r.upper, "is_Integer", False)]
-
-
-def looked_up(program: Program, name: str) -> list[int]:
-    """Rows of each table that is indexed by an input of the program, at all tokens or at the rows of output alone."""
-    found = []
-    for node in program.find("embedding"):
-        source: Any = node.args[0]
-        while source.target is ops.select_rows:
-            source = source.args[0]
-        if source.op == "placeholder" and source.target == name:
-            found.append(int(type_of(node.args[1]).shape[0]))
-    return found
-
-
-def vocabulary(program: Program) -> int:
-    """Rows of the table that ids are looked up in."""
-    sizes = looked_up(program, "input_ids")
-    if not sizes:
-        raise CaptureError("the module looks its input ids up in no embedding table; is it a language model?")
-    return min(sizes)
+            m._buffers.update(buffers)

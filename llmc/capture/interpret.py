@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from llmc.capture.axes import Builder, fold
 from llmc.capture.rules import load_rules
-from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of
+from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of, normal
 from llmc.errors import CaptureError, VerificationError
+from llmc.ir.program import type_of
 from llmc.ir.types import Origin
 from llmc.ir.weights import Stored
 
@@ -28,6 +30,15 @@ MIXERS = (
     "gru", "lstm", "rnn_tanh", "unfold", "avg_pool1d", "max_pool1d", "logcumsumexp", "diff", "slice_scatter", "index_put",
 )  # fmt: skip
 """Ops known to relate elements along a dimension, for the wording of the refusal."""
+
+TAKE_LENGTHS = {
+    f"aten::{name}"
+    for name in (
+        "arange", "full", "ones", "zeros", "new_ones", "new_zeros", "new_full", "view", "reshape", "_unsafe_view", "expand",
+        "flatten", "unflatten", "slice", "select", "repeat", "sym_size",
+    )
+}  # fmt: skip
+"""Ops that the length of the sequence may be an argument of: as a size, or as the end of a range."""
 
 INTEGERS: dict[Any, Callable[[Length, Length], Length | None]] = {
     operator.add: lambda a, b: Length(a.scale + b.scale, a.offset + b.offset),
@@ -52,23 +63,44 @@ class Interpreter:
         self.values: dict[Node, Any] = {}
 
     def run(self) -> list[Stream]:
-        """The values of the outputs. Raises CaptureError at the first node that cannot be proved to keep positions apart."""
-        results: list[Any] = []
+        """The values that the module returns. Raises CaptureError at the first node not proved to keep positions apart."""
         for node in self.exported.graph.nodes:
             try:
                 if node.op == "placeholder":
                     self.values[node] = self.placeholder(node)
-                elif node.op == "output":
-                    results = [self.values[arg] for arg in node.args[0] if isinstance(arg, Node)]
-                elif not _ignored(node):
+                elif node.op != "output" and not _ignored(node):
                     self.builder.editor.origin = self.origin(node)
                     self.values[node] = self.call(node)
+                    check_sizes(self.values[node], node.meta.get("val"))
             except (Refusal, VerificationError) as error:
                 raise CaptureError(self.refusal(node, str(error))) from error
-        for value in results:
-            if not isinstance(value, Stream):
-                raise CaptureError(f"the output {describe_value(value)} of the module has no entry for each token")
-        return results
+            except CaptureError:
+                raise
+            except Exception as error:  # a form of the op that its rule did not think of
+                reason = f"capture does not know this form of it ({type(error).__name__}: {error})"
+                raise CaptureError(self.refusal(node, reason)) from error
+        return self.results()
+
+    def results(self) -> list[Stream]:
+        """What the module returns, each `[1, S, features]`, or without S for the last position alone."""
+        signature = self.exported.graph_signature
+        changed = {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}
+        nodes = {node.name: node for node in self.exported.graph.nodes}
+        for name, target in changed.items():
+            reason = f"it changes '{target.removeprefix(self.prefix)}' as it runs; a step must depend on its tokens alone"
+            raise CaptureError(self.refusal(nodes[name], reason))
+        found = []
+        for name in signature.user_outputs:
+            value = self.values.get(nodes[name]) if isinstance(name, str) and name in nodes else None
+            labels = [dim.label for dim in value.layout if dim.label != "one"] if isinstance(value, Stream) else []
+            last = labels == ["fixed"] and isinstance(value, Stream) and type_of(value.node).rows == "R"
+            if not isinstance(value, Stream) or not (labels == ["token", "fixed"] or last):
+                raise CaptureError(
+                    f"the module returns {describe_value(value)}; logits must be [1, S, vocabulary], one row a position, "
+                    "or the row of the last position"
+                )
+            found.append(value)
+        return found
 
     def placeholder(self, node: Node) -> Any:
         """A parameter, a buffer, a lifted constant or the ids."""
@@ -106,7 +138,9 @@ class Interpreter:
             return self.folded(node, args, kwargs)
         name = node.target._schema.name
         if name not in self.rules:
-            raise Refusal(self.unknown(name, values))
+            raise Refusal(self.unknown(node, values))
+        if name not in TAKE_LENGTHS and any(isinstance(value, Length) for value in flat):
+            raise Refusal("it mixes positions: the length of the sequence, known only at its end, enters the computation")
         rule = self.rules[name]
         if "name" in inspect.signature(rule).parameters:
             kwargs["name"] = name.split("::")[1]
@@ -129,11 +163,18 @@ class Interpreter:
         names = [leaf.name for leaf in leaves if isinstance(leaf, Const)]
         return fold(f"{names[0]}.{node.name}", compute, leaves)
 
-    def unknown(self, name: str, values: list[Value]) -> str:
-        short = name.split("::")[1]
-        streams = any(index_of(value.layout, "token") is not None for value in values)
-        if short in MIXERS and streams:
-            return "it mixes positions"
+    def unknown(self, node: Node, values: list[Value]) -> str:
+        """Why an op without a rule cannot be captured."""
+        schema = node.target._schema  # type: ignore[union-attr]
+        given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+        given |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+        dims: Any = given.get("dim", given.get("dims"))
+        dims = [dims] if isinstance(dims, int) else dims
+        for value in values:
+            place, rank = index_of(value.layout, "token"), len(value.layout)
+            along = not dims or place in [normal(dim, rank) for dim in dims]
+            if schema.name.split("::")[1] in MIXERS and place is not None and along:
+                return "it mixes positions"
         return "capture has no rule for it"
 
     def origin(self, node: Node) -> Origin:
@@ -157,6 +198,19 @@ class Interpreter:
 
 def _ignored(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in IGNORED
+
+
+def check_sizes(value: Any, expected: Any) -> None:
+    """Compare what a rule made with the shapes that were seen while exporting. Raises Refusal if it lost track of them."""
+    if isinstance(value, list | tuple) and isinstance(expected, list | tuple):
+        for part, shape in zip(value, expected, strict=False):
+            check_sizes(part, shape)
+    elif isinstance(value, Value) and isinstance(expected, Tensor):
+        sizes = ["S" if isinstance(size, Length) else size for size in value.sizes]
+        seen = zip(expected.shape, [*sizes, *[None] * expected.ndim], strict=False)
+        shape = [size if isinstance(size, int) else own if free_unbacked_symbols(size) else "S" for size, own in seen]
+        if sizes != shape:
+            raise Refusal(f"its result is {shape}, but for one token at a time it would be {sizes}")
 
 
 def describe_value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Score expressions as capture meets them: masks folded into scores, tables of buffers, numbers for each position."""
+"""Score expressions as capture meets them: masks folded into scores by arithmetic, however they are written."""
 
 from __future__ import annotations
 
@@ -9,56 +9,21 @@ from functools import reduce
 from itertools import product
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from llmc.capture.values import Refusal
-from llmc.ir.score import CAUSAL, FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
+from llmc.ir.score import FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
 
 EXCLUDED = -1e4
 """A score at or below this takes no part in a softmax over scores of usual size; masks are written with -1e4 and below."""
 
-
-def is_excluded(expr: ScoreExpr) -> bool:
-    """Whether an expression is a constant that keeps a key out of the softmax."""
-    return expr.kind == "const" and isinstance(expr.value, int | float) and expr.value <= EXCLUDED
-
-
-def split(expr: ScoreExpr) -> tuple[ScoreExpr, ScoreExpr]:
-    """`(score, admits)` of an expression in which excluded keys have scores of minus infinity, or nearly so."""
-    if is_excluded(expr):
-        return const(0.0), FALSE
-    if expr.kind == "where":
-        condition, (a, admits_a), (b, admits_b) = expr.args[0], split(expr.args[1]), split(expr.args[2])
-        negated = negate(condition)
-        admits = apply(
-            "logical_and", apply("logical_or", negated, admits_a), apply("logical_or", condition, admits_b)
-        )
-        if admits_a == FALSE:
-            return b, apply("logical_and", negated, admits_b)
-        if admits_b == FALSE:
-            return a, apply("logical_and", condition, admits_a)
-        return (a if a == b else apply("where", condition, a, b)), admits
-    if expr.kind in ("add", "sub"):
-        (a, admits_a), (b, admits_b) = split(expr.args[0]), split(expr.args[1])
-        if expr.kind == "sub" and admits_b != TRUE:
-            raise Refusal("a mask is subtracted from the scores")
-        admits = apply("logical_and", admits_a, admits_b)
-        zero_a, zero_b = is_zero(a), is_zero(b)
-        return (a if zero_b else b if zero_a and expr.kind == "add" else apply(expr.kind, a, b)), admits
-    if expr.kind in ("maximum", "minimum", "mul", "div"):
-        parts = [split(arg) for arg in expr.args]
-        if any(admits != TRUE for _, admits in parts):
-            raise Refusal(f"a mask inside '{expr.kind}' of scores")
-        return expr, TRUE
-    return expr, TRUE
-
-
-def is_zero(expr: ScoreExpr) -> bool:
-    return expr.kind == "const" and not isinstance(expr.value, bool) and expr.value == 0
-
+MOST_CASES = 32
+Case = tuple[ScoreExpr, ScoreExpr]
 
 NEGATED = {"le": "gt", "gt": "le", "lt": "ge", "ge": "lt", "eq": "ne", "ne": "eq"}
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {name: getattr(operator, name) for name in NEGATED}
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "neg": operator.neg,
+    "abs": abs, "maximum": max, "minimum": min, "tanh": math.tanh,
+}  # fmt: skip
 
 
 def negate(condition: ScoreExpr) -> ScoreExpr:
@@ -74,58 +39,175 @@ def negate(condition: ScoreExpr) -> ScoreExpr:
     return apply("logical_not", condition)
 
 
-def simplify(expr: ScoreExpr) -> ScoreExpr:
-    """Adding nothing goes; comparisons of a 0/1 mask become the mask's condition; conditions of constants are decided."""
-    args = tuple(simplify(arg) for arg in expr.args)
-    if expr.kind in ("add", "sub") and is_zero(args[1]):
-        return args[0]
-    if expr.kind == "add" and is_zero(args[0]):
-        return args[1]
-    if expr.kind in COMPARE:
-        left, right = cases(args[0]), cases(args[1])
-        if left is not None and right is not None:
-            hits = [
-                apply("logical_and", a, b)
-                for (a, x), (b, y) in product(left, right)
-                if COMPARE[expr.kind](x, y)
-            ]
-            return reduce(lambda a, b: apply("logical_or", a, b), hits, FALSE)
-    if expr.kind == "logical_not":
-        return negate(args[0])
-    if expr.kind == "where" and args[0] in (TRUE, FALSE):
-        return args[1] if args[0] == TRUE else args[2]
-    if expr.kind == "where" and isinstance(args[1].value, bool) and isinstance(args[2].value, bool):
-        return args[0] if args[1].value and not args[2].value else negate(args[0]) if args[2].value else args[1]
-    if expr.kind in ("logical_and", "logical_or"):
-        return apply(expr.kind, *args)
-    return ScoreExpr(expr.kind, args, expr.value)
+def conjuncts(condition: ScoreExpr) -> list[ScoreExpr]:
+    """The conditions that must all hold."""
+    if condition.kind != "logical_and":
+        return [condition]
+    return [part for arg in condition.args for part in conjuncts(arg)]
 
 
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {name: getattr(operator, name) for name in COMPARISONS}
-ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {name: getattr(operator, name) for name in ("add", "sub", "mul")}
-MOST_CASES = 16
+def both(a: ScoreExpr, b: ScoreExpr) -> ScoreExpr:
+    """a and b; false where one denies the other."""
+    held = conjuncts(a)
+    wanted = [part for part in conjuncts(b) if part not in held]
+    if any(negate(part) in held for part in wanted) or negate(b) in held or negate(a) in conjuncts(b):
+        return FALSE
+    return reduce(lambda x, y: apply("logical_and", x, y), wanted, a)
 
 
-def cases(expr: ScoreExpr) -> list[tuple[ScoreExpr, Any]] | None:
-    """The conditions under which an expression made of masks alone has this value or that, or None."""
-    if expr.kind == "const":
-        return [(TRUE, expr.value)]
+def either(a: ScoreExpr, b: ScoreExpr) -> ScoreExpr:
+    """a or b, where what only one of them asks for is given up if the other asks for its opposite."""
+    if negate(a) == b:
+        return TRUE
+    left, right = conjuncts(a), conjuncts(b)
+    only_left, only_right = ([p for p in mine if p not in other] for mine, other in ((left, right), (right, left)))
+    if not only_left or not only_right:  # one implies the other
+        return a if not only_left else b
+    if len(only_left) == len(only_right) == 1 and negate(only_left[0]) == only_right[0]:
+        return reduce(both, (part for part in left if part in right), TRUE)
+    return apply("logical_or", a, b)
+
+
+def cases(expr: ScoreExpr) -> list[Case]:
+    """An expression as pairs of a condition and what it is there, without any `where`; the conditions exclude each other.
+
+    Raises Refusal if there are too many.
+    """
     if expr.kind == "where":
         found = []
         for condition, branch in ((expr.args[0], expr.args[1]), (negate(expr.args[0]), expr.args[2])):
-            inner = cases(branch)
-            if inner is None:
-                return None
-            found += [(apply("logical_and", condition, c), value) for c, value in inner]
-        return found if len(found) <= MOST_CASES else None
+            found += [(both(condition, inner), leaf) for inner, leaf in cases(branch)]
+    elif not expr.args or expr.kind in NEGATED or expr.kind.startswith("logical"):
+        return [(TRUE, expr)]
+    else:
+        found = []
+        for combination in product(*map(cases, expr.args)):
+            condition = reduce(both, (c for c, _ in combination), TRUE)
+            found.append((condition, folded(expr.kind, tuple(leaf for _, leaf in combination))))
+    found = [case for case in found if case[0] != FALSE]
+    if len(found) > MOST_CASES:
+        raise Refusal("a mask with too many cases")
+    return found
+
+
+def folded(kind: str, args: tuple[ScoreExpr, ...]) -> ScoreExpr:
+    """A function of expressions; of numbers alone it is a number, and adding or multiplying by nothing goes."""
+    if kind in ARITHMETIC and all(arg.kind == "const" for arg in args):
+        try:
+            return const(ARITHMETIC[kind](*(arg.value for arg in args)))
+        except (ArithmeticError, ValueError) as error:
+            raise Refusal(f"a mask that computes {kind}({', '.join(map(str, args))})") from error
+    if kind in ("add", "sub") and is_number(args[1], 0):
+        return args[0]
+    if kind in ("mul", "div") and is_number(args[1], 1):
+        return args[0]
+    if kind in ("add", "mul") and is_number(args[0], 0 if kind == "add" else 1):
+        return args[1]
+    if kind == "mul" and (is_number(args[0], 0) or is_number(args[1], 0)):
+        return const(0.0)  # scores are finite: what is masked out this way stays in the softmax with a score of nought
+    return ScoreExpr(kind, args)
+
+
+def is_number(expr: ScoreExpr, value: float) -> bool:
+    """Whether an expression is this number everywhere."""
+    return expr.kind == "const" and not isinstance(expr.value, bool) and expr.value == value
+
+
+def offset(leaf: ScoreExpr) -> float:
+    """The number added to a score by whatever sums and scales; what depends on positions and scores counts as nought."""
+    if leaf.kind == "const":
+        return float(leaf.value)  # type: ignore[arg-type]
+    if leaf.kind in ("add", "sub"):
+        left, right = map(offset, leaf.args)
+        return left + right if leaf.kind == "add" else left - right
+    if leaf.kind == "neg":
+        return -offset(leaf.args[0])
+    if leaf.kind in ("mul", "div") and leaf.args[1].kind == "const":
+        factor = float(leaf.args[1].value)  # type: ignore[arg-type]
+        return offset(leaf.args[0]) * factor if leaf.kind == "mul" else offset(leaf.args[0]) / factor
+    if leaf.kind == "mul" and leaf.args[0].kind == "const":
+        return offset(leaf.args[1]) * float(leaf.args[0].value)  # type: ignore[arg-type]
+    return 0.0
+
+
+def split(expr: ScoreExpr) -> tuple[ScoreExpr, ScoreExpr]:
+    """`(score, admits)` of an expression in which excluded keys have scores of minus infinity, or nearly so.
+
+    Raises Refusal if no key is ever admitted, or if it depends on the scores which ones are.
+    """
+    kept = []
+    for condition, leaf in cases(expr):
+        if math.isnan(offset(leaf)):
+            raise Refusal("a mask that makes scores not a number")
+        if offset(leaf) > EXCLUDED:
+            kept.append((condition, leaf))
+    if not kept:
+        raise Refusal("no key is ever admitted: every score is minus infinity, or nearly so")
+    admits = reduce(either, (condition for condition, _ in kept))
+    if contains(admits, SCORE):
+        raise Refusal("which keys take part depends on the scores themselves")
+    score = kept[-1][1]
+    for condition, leaf in reversed(kept[:-1]):
+        score = leaf if leaf == score else apply("where", condition, leaf, score)
+    return score, admits
+
+
+def contains(expr: ScoreExpr, part: ScoreExpr) -> bool:
+    """Whether a part occurs anywhere in an expression."""
+    return expr == part or any(contains(arg, part) for arg in expr.args)
+
+
+def simplify(expr: ScoreExpr) -> ScoreExpr:
+    """Arithmetic on masks alone becomes one mask; comparisons of a 0/1 mask become its condition; what is known is decided."""
+    args = tuple(simplify(arg) for arg in expr.args)
+    if expr.kind in COMPARE:
+        return _compared(expr.kind, args)
+    if expr.kind == "logical_not":
+        return negate(args[0])
+    if expr.kind == "where":
+        return _chosen(*args)
+    if expr.kind in ("logical_and", "logical_or"):
+        return apply(expr.kind, *args)
     if expr.kind in ARITHMETIC:
-        left, right = (cases(arg) for arg in expr.args)
-        if left is None or right is None or len(left) * len(right) > MOST_CASES:
-            return None
-        combine = ARITHMETIC[expr.kind]
-        return [(apply("logical_and", a, b), combine(x, y)) for (a, x), (b, y) in product(left, right)]
-    return None
+        made = folded(expr.kind, args)
+        if made.args and any(arg.kind == "where" for arg in args):
+            found = cases(made)
+            if all(leaf.kind == "const" for _, leaf in found):
+                return _from_cases(found)
+        return made
+    return ScoreExpr(expr.kind, args, expr.value)
+
+
+def _compared(kind: str, args: tuple[ScoreExpr, ...]) -> ScoreExpr:
+    left, right = map(cases, args)
+    if any(leaf.kind != "const" for _, leaf in (*left, *right)):
+        return ScoreExpr(kind, args)
+    return reduce(_or, (both(a, b) for (a, x), (b, y) in product(left, right) if COMPARE[kind](x.value, y.value)), FALSE)
+
+
+def _chosen(condition: ScoreExpr, a: ScoreExpr, b: ScoreExpr) -> ScoreExpr:
+    known = condition.value if condition.kind == "const" else None
+    if a == b or known is not None:
+        return b if known is False else a
+    if is_condition(a) and is_condition(b):
+        return _or(both(condition, a), both(negate(condition), b))
+    return ScoreExpr("where", (condition, a, b))
+
+
+def _or(a: ScoreExpr, b: ScoreExpr) -> ScoreExpr:
+    return b if a == FALSE else a if b == FALSE else either(a, b)
+
+
+def is_condition(expr: ScoreExpr) -> bool:
+    """Whether an expression is true or false."""
+    return isinstance(expr.value, bool) or expr.kind in COMPARE or expr.kind.startswith("logical")
+
+
+def _from_cases(found: list[Case]) -> ScoreExpr:
+    result = found[-1][1]
+    for condition, leaf in reversed(found[:-1]):
+        result = _chosen(condition, leaf, result)
+    return result
 
 
 def as_condition(expr: ScoreExpr, dtype: str) -> ScoreExpr:
@@ -150,26 +232,6 @@ def peel_scale(expr: ScoreExpr) -> tuple[float, ScoreExpr]:
 
     inner = visit(expr)
     return (factors.pop(), inner) if len(factors) == 1 and 1.0 not in factors else (1.0, expr)
-
-
-def causal_table(values: Tensor) -> ScoreExpr:
-    """The expression of a square table over (query, key), after its values were looked at.
-
-    Raises Refusal unless it has one value where the key is not after the query and one where it is.
-    """
-    size = min(values.shape)
-    values = values[:size, :size]
-    earlier = torch.ones(size, size, dtype=torch.bool).tril()
-    inside, outside = values[earlier].unique(), values[~earlier].unique()
-    if len(inside) != 1 or len(outside) != 1:
-        raise Refusal("a table over pairs of positions whose values are not those of a causal mask")
-    return simplify(apply("where", CAUSAL, const(plain(inside)), const(plain(outside))))
-
-
-def plain(value: Tensor) -> float | int | bool:
-    """The element of a tensor as a number."""
-    number = value.item()
-    return -math.inf if number == -math.inf else number
 
 
 def move_to_keys(expr: ScoreExpr) -> ScoreExpr:

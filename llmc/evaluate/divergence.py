@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from llmc.capture.capture import Wrapper
+from llmc.capture.export import Wrapper
 from llmc.errors import InputError
 from llmc.evaluate.perplexity import ROWS_AT_ONCE, Perplexity, Progress, Tally, log_softmax, logits_of, split_windows
 

@@ -26,9 +26,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def load_rules() -> dict[str, Rule]:
     """All rules."""
-    from llmc.capture.rules import attention, contractions, creation, pointwise, reductions, views
+    from llmc.capture.rules import attention, contractions, creation, pointwise, reductions, selection, views
 
-    assert all((attention, contractions, creation, pointwise, reductions, views))
+    assert all((attention, contractions, creation, pointwise, reductions, selection, views))
     return RULES
 
 

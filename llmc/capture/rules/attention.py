@@ -7,14 +7,14 @@ from typing import Any
 
 from torch.fx import Node
 
-from llmc.capture.axes import Builder, describe
+from llmc.capture.axes import Builder, broadcast_layout, describe
 from llmc.capture.rules import rule
 from llmc.capture.rules.contractions import _matmul
 from llmc.capture.rules.pointwise import elementwise
-from llmc.capture.rules.reductions import vector
+from llmc.capture.rules.reductions import _softmax, vector
 from llmc.capture.rules.views import _transpose
 from llmc.capture.scores import peel_scale, split
-from llmc.capture.values import ONE, TOKEN, Dim, Probabilities, Refusal, Scores, Stream, Value, fixed
+from llmc.capture.values import TOKEN, Layout, Probabilities, Refusal, Scores, Stream, Value, fixed
 from llmc.ir import ops
 from llmc.ir.program import type_of
 from llmc.ir.score import CAUSAL, ScoreExpr
@@ -23,43 +23,57 @@ from llmc.ir.score import CAUSAL, ScoreExpr
 def weigh(b: Builder, weights: Probabilities, values: Any) -> Stream:
     """Attention weights by values: summed over keys."""
     values = b.stream(values)
-    if weights.layout[-1].label != "key" or values.layout[-2].label != "token":
+    if [dim.label for dim in weights.layout[-2:]] != ["token", "key"] or values.layout[-2].label != "token":
         raise Refusal("attention weights are summed over something else than keys")
     if weights.scores.source is None:
         raise Refusal("attention weights that depend on positions alone")
     q, k = weights.scores.source
-    return attend(b, q, _transpose(b, k, -2, -1), values, weights.scores.expr)
+    lead = broadcast_layout([weights.layout[:-2], values.layout[:-2]])
+    return attend(b, q, _transpose(b, k, -2, -1), values, weights.scores.expr, lead)
 
 
-def attend(b: Builder, q: Any, k: Any, v: Any, expr: ScoreExpr, sinks: Any = None) -> Stream:
-    """One attention op from q, k, v `[..., heads, token, features]` and the expression of its scores."""
+def attend(
+    b: Builder, q: Any, k: Any, v: Any, expr: ScoreExpr, lead: Layout | None = None, sinks: Any = None
+) -> Stream:
+    """One attention op from q, k, v `[..., heads, token, features]` and the expression of its scores.
+
+    lead: the dimensions before the last two of the result; those of q by default.
+    """
     score, admits = split(expr)
     scale, score = peel_scale(score)
     q, k, v = (b.stream(x) for x in (q, k, v))
-    lead = q.layout[:-2]
+    lead = q.layout[:-2] if lead is None else lead
+    if [dim.size for dim in q.layout[:-2] if dim.size > 1] != [dim.size for dim in lead if dim.size > 1]:
+        raise Refusal(f"queries {describe(q.layout)} have other heads than their attention {describe(lead)}")
     heads = math.prod(dim.size for dim in lead)
-    nodes = [head_major(b, q, lead, heads), *(head_major(b, x, lead, None) for x in (k, v))]
-    nodes[1:] = shared_heads(nodes[1], nodes[2], heads)
-    sink = vector(b, sinks)
-    node = b.node(ops.attention, *nodes, sink, scale=scale, score=score, admits=admits)
+    query, *pair = (head_major(b, x, lead) for x in (q, k, v))
+    key, value = shared_heads(*as_many_heads(b, *pair), heads)
+    node = b.node(ops.attention, query, key, value, vector(b, sinks), scale=scale, score=score, admits=admits)
     size = type_of(node).fixed[-1]
-    layout: list[Dim] = [dim for dim in lead] + [TOKEN, fixed(size)]  # noqa: C416
-    return Stream(tuple(layout), b.reshaped(node, tuple(d.size for d in layout if d.label == "fixed")))
+    layout: Layout = (*lead, TOKEN, fixed(size))
+    return Stream(layout, b.reshaped(node, tuple(d.size for d in layout if d.label == "fixed")))
 
 
-def head_major(b: Builder, x: Stream, lead: tuple[Dim, ...], heads: int | None) -> Node:
+def head_major(b: Builder, x: Stream, lead: Layout) -> Node:
     """x as `[T, heads, features]`; keys and values may have fewer heads, if the heads left out come last."""
-    if x.layout[-2].label != "token" or x.layout[-1].label != "fixed" or any(d.label == "token" for d in x.layout[:-2]):
+    *outer, sequence, features = (dim.label for dim in x.layout)
+    if sequence != "token" or features not in ("fixed", "one") or "token" in outer:
         raise Refusal(f"attention over {describe(x.layout)}: the last dimensions must be the sequence and the features")
-    own = (*[ONE] * (len(lead) - len(x.layout) + 2), *x.layout[:-2])
-    if heads is None:
-        repeated = [mine.size != other.size for mine, other in zip(own, lead, strict=True)]
-        if True in repeated and not all(repeated[repeated.index(True) :]) and any(
-            d.size > 1 for d in own[repeated.index(True) :]
-        ):
-            raise Refusal("heads of keys repeat in an order that groups of queries do not follow")
-        heads = math.prod(dim.size for dim in own)
-    return b.reshaped(x.node, (heads, x.layout[-1].size))
+    sizes = [dim.size for dim in x.layout[:-2]]
+    own = [1] * (len(lead) - len(sizes)) + sizes[max(len(sizes) - len(lead), 0) :]
+    repeated = [mine != other.size for mine, other in zip(own, lead, strict=True)]
+    first = repeated.index(True) if True in repeated else len(own)
+    own_again = any(size > 1 and not again for size, again in zip(own[first:], repeated[first:], strict=True))
+    if own_again or math.prod(sizes) != math.prod(own):
+        raise Refusal("heads of keys repeat in an order that groups of queries do not follow")
+    return b.reshaped(x.node, (math.prod(own), x.layout[-1].size))
+
+
+def as_many_heads(b: Builder, k: Node, v: Node) -> tuple[Node, Node]:
+    """Keys and values with the same number of heads: one head is repeated for those of the other."""
+    count = max(type_of(x).fixed[0] for x in (k, v))
+    wide = [x if type_of(x).fixed[0] == count else b.node(ops.expand, x, shape=(count, type_of(x).fixed[1])) for x in (k, v)]
+    return wide[0], wide[1]
 
 
 def shared_heads(k: Node, v: Node, heads: int) -> list[Node]:
@@ -71,17 +85,18 @@ def shared_heads(k: Node, v: Node, heads: int) -> list[Node]:
 
 
 def before_repeat(node: Node) -> Node | None:
-    """x of `reshape(expand(reshape(x, [G, 1, D]), [G, R, D]), [G * R, D])`, or None."""
-    if node.target is not ops.reshape or node.args[0].target is not ops.expand:  # type: ignore[union-attr]
+    """x `[G, D]` of `reshape(expand(reshape(x, [G, 1, D]), [G, R, D]), [G * R, D])`, or of `expand(x, [R, D])`; or None."""
+    wide: Any = node.args[0] if node.target is ops.reshape else node
+    if wide.target is not ops.expand:
         return None
-    wide: Any = node.args[0]
     apart: Any = wide.args[0]
-    if apart.op != "call_function" or apart.target is not ops.reshape:
+    *groups, size = type_of(apart).fixed
+    if type_of(wide).fixed[-1] != size or len(groups) > 2 or groups[1:] not in ([], [1]):
         return None
-    groups, repeats, size = (*type_of(wide).fixed, 0, 0, 0)[:3]
-    base: Any = apart.args[0]
-    fits = type_of(apart).fixed == (groups, 1, size) and type_of(base).fixed == (groups, size)
-    return base if fits and type_of(node).fixed == (groups * repeats, size) else None
+    base = apart.args[0] if apart.target is ops.reshape else apart
+    if len(groups) == 1 and groups != [1]:
+        return None
+    return base if type_of(base).fixed == (groups[0], size) else apart if len(groups) == 1 else None
 
 
 @rule("scaled_dot_product_attention")
@@ -97,6 +112,8 @@ def _sdpa(b: Builder, q: Any, k: Any, v: Any, mask: Any = None, dropout: float =
         k, v = (_repeat_interleave(b, x, repeats, -3) if repeats > 1 else x for x in (k, v))
     scores = _matmul(b, q, _transpose(b, k, -2, -1))
     scores = elementwise(b, ops.mul, scores, q.layout[-1].size ** -0.5 if scale is None else scale)
+    if is_causal and not isinstance(scores, Scores):
+        raise Refusal("causal attention over something else than the sequence")
     if is_causal:
         causal = Scores(scores.layout[-2:], CAUSAL, "bool")
         scores = elementwise(b, ops.where, causal, scores, -math.inf)
@@ -106,5 +123,6 @@ def _sdpa(b: Builder, q: Any, k: Any, v: Any, mask: Any = None, dropout: float =
             scores = elementwise(b, ops.where, mask, scores, -math.inf)
         else:
             scores = elementwise(b, ops.add, scores, mask)
-    assert isinstance(scores, Scores)
+    if not isinstance(scores, Scores):  # heads of one token attend to each other
+        return _matmul(b, _softmax(b, scores, -1), v)
     return weigh(b, Probabilities(scores.layout, scores), v)

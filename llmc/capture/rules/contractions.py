@@ -69,8 +69,8 @@ def _matmul(b: Builder, x: Any, y: Any) -> Value:
         return weigh(b, x, y)
     if isinstance(x, Scores) and x.pairwise:
         raise Refusal("it mixes positions: values are summed by numbers that did not pass a softmax over keys")
-    if len(x.layout) >= 2 and len(y.layout) >= 2 and x.layout[-1].extent == 1 and y.layout[-2].extent == 1:
-        return elementwise(b, ops.mul, x, y)  # a product without a sum: an outer product
+    if outer(x, y):
+        return elementwise(b, ops.mul, x, y)
     if isinstance(y, Const):
         return by_weight(b, x, y)
     if isinstance(x, Const):
@@ -85,6 +85,13 @@ def _matmul(b: Builder, x: Any, y: Any) -> Value:
     if "token" in (rows, columns):
         raise Refusal(f"queries and keys of different kinds: {describe(x.layout)} by {describe(y.layout)}")
     return within_token(b, x, y)
+
+
+def outer(x: Any, y: Any) -> bool:
+    """Whether a product sums over nothing and so is one of broadcast elements, of each token with itself."""
+    if len(x.layout) < 2 or len(y.layout) < 2 or x.layout[-1].extent != 1 or y.layout[-2].extent != 1:
+        return False
+    return (x.layout[-2].label, y.layout[-1].label) != ("token", "token")
 
 
 def by_weight(b: Builder, x: Any, y: Const) -> Value:

@@ -8,7 +8,7 @@ import torch
 
 from llmc.capture.axes import Builder, triangle
 from llmc.capture.rules import rule
-from llmc.capture.rules.pointwise import NAMES, dtype_name, elementwise
+from llmc.capture.rules.pointwise import dtype_name, elementwise, name_of
 from llmc.capture.values import (
     KEY,
     ONE,
@@ -56,7 +56,7 @@ def filled(sizes: list[Size], value: Any, dtype: torch.dtype | None) -> Value:
 
 def of_one_number(layout: Layout, value: Any, dtype: torch.dtype | None) -> Value:
     """A tensor of one number: a constant, or an expression that is the same at all positions."""
-    name = NAMES.get(dtype, "int64") if dtype is not None else "float32"
+    name = "float32" if dtype is None else name_of(dtype)
     value = {"bool": bool, "int64": int, "float32": float}[name](value)
     if all(dim.label not in ("token", "key") for dim in layout):
         return const(Stored(torch.full([dim.size for dim in layout], value)), "filled", True)
@@ -67,6 +67,8 @@ def of_one_number(layout: Layout, value: Any, dtype: torch.dtype | None) -> Valu
 def _full(b: Builder, sizes: Any, value: Any = None, *, name: str, dtype: Any = None, **ignored: Any) -> Value:
     if name == "scalar_tensor":
         sizes, value = [], sizes
+    if isinstance(value, Length):
+        raise Refusal("it mixes positions: the length of the sequence, known only at its end, enters the computation")
     if value is None:
         value = 1 if name == "ones" else 0
     if dtype is None:

@@ -13,7 +13,7 @@ from llmc.capture.values import Const, Probabilities, Refusal, Scores, Stream, T
 from llmc.ir import ops
 from llmc.ir.op import Op
 from llmc.ir.program import type_of
-from llmc.ir.score import FUNCTIONS, ScoreExpr, apply, const
+from llmc.ir.score import FUNCTIONS, ScoreExpr, apply, const, per_head
 
 DIRECT: dict[str, Op] = {
     "add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "pow": ops.pow_, "maximum": ops.maximum,
@@ -24,6 +24,9 @@ DIRECT: dict[str, Op] = {
 }  # fmt: skip
 """Ops with the same meaning in aten and in the dialect."""
 
+OF_BOOLEANS = {"mul": ops.logical_and, "add": ops.logical_or}
+"""What arithmetic on two conditions means."""
+
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not")
 
 
@@ -32,6 +35,8 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     values = [b.resolve(v) if isinstance(v, Table) else v for v in operands]
     if any(isinstance(v, Probabilities) for v in values):
         raise Refusal("attention weights are changed after the softmax")
+    if any(isinstance(v, Scores) and v.pairwise for v in values):
+        values = [slopes(v) for v in values]
     relating = [v for v in values if isinstance(v, Scores)]
     streams = [v for v in values if isinstance(v, Stream)]
     vectors = [v for v in values if isinstance(v, Const) and v.number() is None]
@@ -45,6 +50,16 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     return Stream(layout, node if type_of(node).fixed == sizes else b.node(ops.expand, node, shape=sizes))
 
 
+def slopes(value: Any) -> Any:
+    """A constant with one number for each head as an expression of the head, where it meets scores; anything else as it is."""
+    if not isinstance(value, Const) or not value.real or value.weight.type.dtype != "float32":
+        return value
+    wide = [dim for dim in value.layout if dim.size > 1]
+    if len(wide) != 1 or value.layout[-1].size > 1 or (len(value.layout) > 1 and value.layout[-2].size > 1):
+        return value
+    return Scores(value.layout, per_head(value.tensor().flatten().tolist()), "float32")
+
+
 def on_scores(op: Op, values: list[Any]) -> Scores:
     """An op on scores, positions and numbers."""
     values = paired(values)
@@ -53,6 +68,8 @@ def on_scores(op: Op, values: list[Any]) -> Scores:
         raise Refusal("products of different queries and keys are combined")
     layout = broadcast_layout([v.layout for v in values if isinstance(v, Value)])
     args = [expression(v) for v in values]
+    if op.name in OF_BOOLEANS and all(dtype_of(v) == "bool" for v in values):
+        op = OF_BOOLEANS[op.name]
     if op.name in ("where", "logical_and", "logical_or", "logical_not"):
         count = 1 if op.name == "where" else len(args)
         args[:count] = [as_condition(arg, dtype_of(v)) for arg, v in zip(args[:count], values, strict=False)]
@@ -125,6 +142,16 @@ def _square(b: Builder, x: Any) -> Value:
     return elementwise(b, ops.mul, x, x)
 
 
+@rule("log1p")
+def _log1p(b: Builder, x: Any) -> Value:
+    return elementwise(b, ops.log, elementwise(b, ops.add, x, 1.0))
+
+
+@rule("expm1")
+def _expm1(b: Builder, x: Any) -> Value:
+    return elementwise(b, ops.sub, elementwise(b, ops.exp, x), 1.0)
+
+
 @rule("reciprocal")
 def _reciprocal(b: Builder, x: Any) -> Value:
     return elementwise(b, ops.div, 1.0, x)
@@ -145,6 +172,12 @@ def _clamp(b: Builder, x: Any, low: Any = None, high: Any = None, *, name: str, 
 
 @rule("where")
 def _where(b: Builder, condition: Any, x: Any = 0, y: Any = 0) -> Value:
+    if isinstance(condition, Const) and condition.number() is not None:
+        chosen, other = (x, y) if condition.number() else (y, x)
+        layouts = [v.layout for v in (condition, chosen, other) if isinstance(v, Value)]
+        if isinstance(chosen, Value) and broadcast_layout(layouts) == chosen.layout:
+            return chosen
+        raise Refusal("a choice between values of different shapes that is always the same")
     return elementwise(b, ops.where, condition, x, y)
 
 
@@ -165,14 +198,23 @@ def _same(b: Builder, x: Any, **ignored: Any) -> Value:
     return x
 
 
-NAMES = {torch.bool: "bool", **dict.fromkeys((torch.float32, torch.float64, torch.float16, torch.bfloat16), "float32")}
+NAMES = {torch.bool: "bool", **dict.fromkeys((torch.float32, torch.float64, torch.float16, torch.bfloat16), "float32"),
+         torch.int64: "int64", torch.int32: "int64"}  # fmt: skip
+"""The dialect's dtype for each of torch's that computes alike, but for rounding; narrower integers wrap around."""
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The dialect's name of a dtype. Raises Refusal if it has none."""
+    if dtype not in NAMES:
+        raise Refusal(f"values of dtype {str(dtype).removeprefix('torch.')}")
+    return NAMES[dtype]
 
 
 def converted(b: Builder, x: Any, dtype: torch.dtype | None) -> Value:
     """A value in another dtype; all floats are float32."""
     if dtype is None:
         return x
-    name = NAMES.get(dtype, "int64")
+    name = name_of(dtype)
     x = b.resolve(x) if isinstance(x, Table) else x
     if isinstance(x, Probabilities) or dtype_name(x) == name:
         return x

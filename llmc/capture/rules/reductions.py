@@ -47,11 +47,15 @@ def _variance(b: Builder, x: Any, dims: Any = None, unbiased: Any = True, keepdi
     x = b.stream(x)
     rank = len(x.layout)
     dims = [dims] if isinstance(dims, int) else list(dims or range(rank))
+    if any(x.layout[normal(d, rank)].label in ("token", "key") for d in dims):
+        raise Refusal(f"it mixes positions: {name} over the sequence")
     count = math.prod(x.layout[normal(d, rank)].size for d in dims)
     fewer = float(correction if correction is not None else 1 if unbiased else 0)
     mean = reduced(b, ops.mean, x, dims, True)
     centred = elementwise(b, ops.sub, x, mean)
     result: Value = reduced(b, ops.mean, elementwise(b, ops.mul, centred, centred), dims, keepdim)
+    if count <= fewer:
+        raise Refusal(f"{name} of {count} elements, corrected by {fewer:g}, is not a number")
     if fewer:
         result = elementwise(b, ops.mul, result, count / (count - fewer))
     return elementwise(b, ops.sqrt, result) if name == "std" else result

@@ -1,0 +1,95 @@
+"""torch.export of the user's module, and what its guards say about the lengths it works for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmc.capture.rules import load_rules
+from llmc.errors import CaptureError
+
+MOST_ROUNDS = 8
+
+WRITTEN_OUT = ("leaky_relu", "elu", "hardtanh", "_log_softmax", "linalg_vector_norm", "log_sigmoid_forward")
+"""Ops that torch calls basic and that the dialect can do without."""
+
+
+class Wrapper(nn.Module):
+    """Calls the user's module with ids (and keywords made for the call) and gives its logits."""
+
+    def __init__(self, module: nn.Module, keywords: Callable[[], dict[str, Any]]) -> None:
+        super().__init__()
+        self.module, self.keywords = module, keywords
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return logits_of(self.module(input_ids, **self.keywords()), type(self.module).__name__)
+
+
+def logits_of(result: Any, name: str) -> Tensor:
+    """The logits in what a module returned: a tensor, `logits` by name, or the only tensor of a tuple that can be logits."""
+    if isinstance(result, Tensor):
+        return result
+    found = result.get("logits") if isinstance(result, dict) else getattr(result, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    tensors = [item for item in result if isinstance(item, Tensor)] if isinstance(result, list | tuple) else []
+    likely = [item for item in tensors if item.ndim >= 2]
+    if len(likely) == 1:
+        return likely[0]
+    what = f"{len(likely)} tensors that could be logits" if likely else f"{type(result).__name__}, with no tensor of logits"
+    raise CaptureError(f"{name} returns {what}; let it return the logits alone, or under the name 'logits'")
+
+
+def export(wrapper: Wrapper, ids: Tensor, opaque: dict[str, Callable[..., Any]]) -> torch.export.ExportedProgram:
+    """The aten graph of the wrapper over ids `[1, S]`; ops without a rule are decomposed for as long as torch knows how.
+
+    Raises CaptureError if the module cannot be traced.
+    """
+    known = {**load_rules(), **opaque}
+    try:
+        with torch.no_grad(), quiet():
+            exported = torch.export.export(wrapper, (ids,), dynamic_shapes=({1: torch.export.Dim.AUTO},), strict=False)
+            exported = exported.run_decompositions({})
+            table = decompositions()
+            for _ in range(MOST_ROUNDS):
+                unknown = {
+                    node.target
+                    for node in exported.graph.nodes
+                    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name not in known
+                }
+                wanted = {target: table[target] for target in unknown if target in table}
+                if not wanted:
+                    break
+                exported = exported.run_decompositions(wanted)
+    except CaptureError:
+        raise
+    except Exception as error:  # whatever the user's forward raises under tracing
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(f"torch.export cannot trace {type(wrapper.module).__name__}: {reason}") from error
+    return exported
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """How torch writes ops out in terms of others. Most of what it calls basic stays, for its own terms would be no simpler."""
+    everything = torch._decomp.decomposition_table
+    basic = {op: how for op, how in everything.items() if op.name().split("::")[-1].split(".")[0] in WRITTEN_OUT}
+    return {**basic, **torch._decomp.core_aten_decompositions(), **torch.export.default_decompositions()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's warnings about its own use of itself, and without its logs of what is reported as an error anyway."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
