@@ -1,0 +1,115 @@
+"""Numbers at the edges: what is no number, too large, or an id that no table has."""
+
+import numpy as np
+import pytest
+import torch
+
+from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.score import number
+from llmc.backends.eager.backend import EagerBackend
+from llmc.ir import ops
+from llmc.ir.weights import Stored
+from tests.backends.cpu.programs import agree, program, rounded, step, weight
+
+INF, NAN = float("inf"), float("nan")
+EDGES = [-INF, -1e30, -1e4, -104.0, -100.0, -88.0, -87.5, -1.0, -0.0, 0.0, 1e-20, 88.0, 88.5, 88.722, 88.73, 95.0, 1e30, INF,
+         NAN]  # fmt: skip
+
+UNARY = {
+    **{name: (lambda e, x, o=o: e.op(o, x)) for name, o in ops.UNARY.items()},
+    "gelu": lambda e, x: e.op(ops.gelu, x, approximate="none"),
+    "gelu-tanh": lambda e, x: e.op(ops.gelu, x, approximate="tanh"),
+    "maximum": lambda e, x: e.op(ops.maximum, x, 0.0),
+    "maximum-left": lambda e, x: e.op(ops.maximum, 0.0, x),
+    "minimum": lambda e, x: e.op(ops.minimum, x, 0.0),
+    "minimum-left": lambda e, x: e.op(ops.minimum, 0.0, x),
+    "add-nan": lambda e, x: e.op(ops.add, x, NAN),
+    "add-inf": lambda e, x: e.op(ops.add, x, INF),
+}
+
+
+def edges(e, ids, values=EDGES):
+    return e.op(ops.embedding, ids, e.weight(Stored(torch.tensor([values] * 50)), "edges"))
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_op_gives_what_torch_gives_at_the_edges(name):
+    made = program(lambda e, ids: UNARY[name](e, edges(e, ids)))
+    want, got = (np.asarray(step(b.lower(made), [1])["logits"])[0] for b in (EagerBackend(), CpuBackend()))
+    with np.errstate(invalid="ignore"):
+        close = np.isclose(got, want, rtol=3e-6, atol=1e-37, equal_nan=True) | (got == want)
+    if name == "gelu":
+        close |= np.array(EDGES) == INF  # torch's vectors give NaN, its scalars infinity
+    assert close.all(), [(x, a, b) for x, a, b, c in zip(EDGES, got, want, close, strict=True) if not c]
+
+
+@pytest.mark.parametrize("op", [ops.amax, ops.amin], ids=lambda op: op.name)
+def test_extremes_propagate_nan_and_work_on_whole_numbers(op):
+    def build(e, ids):
+        one = e.op(ops.reshape, ids, shape=(1,))
+        many = e.op(ops.concat, one, e.op(ops.mul, one, -(2**40)), e.op(ops.neg, one), dim=1)
+        with_nan = edges(e, ids, [1.0, NAN, -2.0])
+        return tuple(e.op(op, x, dims=(1,), keepdim=True) for x in (many, with_nan, edges(e, ids, [-INF, -INF])))
+
+    made = program(build, names=("whole", "nan", "infinite"))
+    want, got = (step(b.lower(made), range(5)) for b in (EagerBackend(), CpuBackend()))
+    for name in want:
+        assert np.array_equal(got[name], want[name], equal_nan=name != "whole"), name
+
+
+def test_exponential_is_accurate_everywhere():
+    x = torch.linspace(-87, 88.7, 4000)
+    made = program(lambda e, ids: e.op(ops.exp, edges(e, ids, x.tolist())))
+    got = step(CpuBackend().lower(made), [0])["logits"][0]
+    want = np.exp(x.numpy().astype(np.float64))
+    assert np.abs(got / want - 1).max() < 2e-7
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e-40, 3, -(2**63), 2**62, True])
+def test_number_is_a_literal_of_cpp(value):
+    assert number(value) == {INF: "INFINITY", -INF: "-INFINITY", 1e-40: "1e-40f", 3: "3", -(2**63): "INT64_MIN",
+                             2**62: str(2**62), True: "true"}.get(value, "NAN")  # fmt: skip
+
+
+TABLES = {
+    "plain": lambda e: (weight(e, "table", 7, 32), None),
+    "panels": lambda e: (weight(e, "table", 7, 32), "float32"),
+    "int8": lambda e: (rounded(e, "table", 7, 32), "int8"),
+}
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_computed_id_outside_the_table_gives_nan_and_reads_nothing(layout):
+    """Ids that the caller gives are checked before the step; those that the program computes are not."""
+
+    def build(e, ids):
+        table, head = TABLES[layout](e)
+        x = e.op(ops.embedding, e.op(ops.mul, e.op(ops.sub, ids, 3), 2**36), table)
+        return x if head is None else (x, e.op(ops.linear, x, table, activations=head))
+
+    names = ("row", "head") if layout != "plain" else ("row",)
+    results = step(CpuBackend().lower(program(build, names=names)), [3, 2, 4, 3])
+    for values in results.values():
+        assert np.isnan(values[1:3]).all() and np.isfinite(values[[0, 3]]).all()
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_rounding_a_row_with_no_finite_scale_gives_nan_to_that_row_alone(bad):
+    def build(e, ids):
+        rows = torch.randn(50, 40)
+        rows[7, 11] = bad
+        x = e.op(ops.embedding, ids, e.weight(Stored(rows), "rows"))
+        return e.op(ops.linear, x, rounded(e, "w", 5, 40), activations="int8")
+
+    values = step(CpuBackend().lower(program(build)), [6, 7, 8])["logits"]
+    assert np.isnan(values[1]).all() and np.isfinite(values[[0, 2]]).all()
+
+
+def test_weight_read_by_a_product_and_elementwise_is_there_for_both():
+    def build(e, ids):
+        w = weight(e, "w", 8, 8)
+        x = e.op(ops.embedding, ids, weight(e, "table", 50, 8))
+        y = e.op(ops.sum_, e.op(ops.mul, e.op(ops.reshape, x, shape=(1, 8)), w), dims=(2,), keepdim=False)
+        return e.op(ops.add, y, e.op(ops.linear, e.op(ops.sin, x), w))
+
+    agree(program(build))
