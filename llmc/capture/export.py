@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -84,9 +85,12 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without torch's warnings about its own use of itself, and without its logs of what is reported as an error anyway."""
+    """Without torch's warnings about its own use of itself, and without its logs of what is reported as an error anyway.
+
+    Where a guard fails, torch prints the whole graph on stderr.
+    """
     before = logging.root.manager.disable
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore", FutureWarning)
         logging.disable(logging.ERROR)
         try:

@@ -140,7 +140,7 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
     """Gives a function that tells what is being done: beside a spinner on a terminal, else line by line; all on stderr."""
     from rich.console import Console
 
-    err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    err = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
     if err.is_terminal:
         with err.status(first) as status:
             yield status.update

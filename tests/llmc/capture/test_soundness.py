@@ -128,6 +128,11 @@ def test_results_that_are_no_logits_are_refused(name):
     refused(Model(output=OUTPUTS[name][0]), OUTPUTS[name][1])
 
 
+def test_code_that_looks_at_values_is_refused_in_a_line(capfd):
+    refused(Model(hidden=lambda s, x, t: x if x.sum().item() > 0 else x * 2), "cannot trace Model")
+    assert capfd.readouterr().err == ""
+
+
 def test_module_that_fails_for_one_token_is_refused():
     refused(Model(hidden=lambda s, x, t: x if t > 1 else x.nonsense), "fails for a sequence of 1")
 
