@@ -12,7 +12,7 @@ from llmc.errors import VerificationError
 from llmc.ir.formats import Dense
 from llmc.ir.op import Op
 from llmc.ir.program import Program, operand_types, origin_of, type_of
-from llmc.ir.types import TOKENS, Origin, TensorType
+from llmc.ir.types import INPUTS, TOKENS, Origin, TensorType
 from llmc.ir.weights import Weight
 
 
@@ -62,14 +62,15 @@ class Editor:
         return self._copies[node]
 
     def input(self, name: str) -> Node:
-        """The per-token input `name`, int64 `[T]`; made if it is not there."""
+        """The per-token input `name`, one of INPUTS; made if it is not there."""
+        self._check()
         for node in self.graph.nodes:
             if node.op == "placeholder" and node.target == name:
                 return node
         first = next(iter(self.graph.nodes), None)
         with self.graph.inserting_before(first) if first is not None else self.graph.inserting_before():
             node = self.graph.placeholder(name)
-        node.meta.update(type=TensorType("int64", (TOKENS,)), origin=Origin(name))
+        node.meta.update(type=INPUTS.get(name, TensorType("int64", (TOKENS,))), origin=Origin(name))
         return node
 
     def weight(self, weight: Weight, name: str) -> Node:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from llmc.errors import VerificationError
+from llmc.ir.schema import Schema
 from llmc.ir.types import TensorType
 
 OPS: dict[str, Op] = {}
@@ -35,17 +35,8 @@ class Op:
         self._infer = infer
         self._flops = flops
         self.commutative = commutative
-        parameters = inspect.signature(reference).parameters.values()
-        positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        self.operands = tuple(p.name for p in positional)
-        self.required = sum(p.default is p.empty for p in positional)
-        keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-        self.contextual = "context" in keywords
-        self.attributes = tuple(name for name in keywords if name != "context")
-        self.required_attributes = tuple(
-            name for name in self.attributes if keywords[name].default is inspect.Parameter.empty
-        )
+        self.schema = Schema(self.name, reference)
+        self.contextual = self.schema.contextual
 
     def __call__(self, *args: Any, **attributes: Any) -> Any:
         for arg in args:
@@ -58,14 +49,7 @@ class Op:
 
         Raises VerificationError if the operands or attributes break the schema or the op's rule.
         """
-        if not self.variadic and not self.required <= len(operands) <= len(self.operands):
-            raise VerificationError(f"{self.name} takes {self.required} to {len(self.operands)} operands, got {len(operands)}")
-        for name in attributes:
-            if name not in self.attributes:
-                raise VerificationError(f"{self.name} has no attribute '{name}'; it has {', '.join(self.attributes) or 'none'}")
-        for name in self.required_attributes:
-            if name not in attributes:
-                raise VerificationError(f"{self.name} needs the attribute '{name}'")
+        self.schema.check(operands, attributes)
         return self._infer(*operands, **attributes)
 
     def flops(self, operands: list[Any], attributes: dict[str, Any], result: TensorType) -> int:
@@ -112,3 +96,10 @@ def require(condition: bool, message: str) -> None:
     """Raise VerificationError(message) unless the condition holds."""
     if not condition:
         raise VerificationError(message)
+
+
+def require_float(name: str, *operands: Any) -> None:
+    """Raise VerificationError if an operand is a value or weight of another dtype than float32."""
+    for operand in operands:
+        wrong = isinstance(operand, TensorType) and operand.dtype != "float32"
+        require(not wrong, f"{name} computes with float32, got {operand}")

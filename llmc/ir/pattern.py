@@ -23,7 +23,7 @@ class Pattern:
 
     def as_pattern_operand(self, op: Op, operands: tuple[Any, ...], attributes: dict[str, Any]) -> Pattern:
         """Called by an op that is given a pattern: the pattern of that op."""
-        return OpPattern(op, operands, attributes)
+        return OpPattern(op, operands, {key: tuple(v) if isinstance(v, list) else v for key, v in attributes.items()})
 
     def __or__(self, other: Pattern) -> Pattern:
         return Either((self, other))

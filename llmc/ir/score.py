@@ -139,13 +139,6 @@ CAUSAL = apply("le", K, Q)
 """Each query attends to its own and earlier positions."""
 
 
-def operand_error(expr: ScoreExpr, heads: int) -> str | None:
-    """What is wrong with an expression used by an attention of so many heads, or None."""
-    if expr.kind == "per_head" and len(expr.value) != heads:  # type: ignore[arg-type]
-        return f"a number for each of {len(expr.value)} heads, but there are {heads}"  # type: ignore[arg-type]
-    return next((problem for arg in expr.args if (problem := operand_error(arg, heads))), None)
-
-
 def linear_form(expr: ScoreExpr) -> tuple[float, float, float] | None:
     """`(a, b, c)` if the expression is `a * q + b * k + c`, else None."""
     if expr.kind in ("q", "k"):

@@ -53,6 +53,9 @@ class TensorType:
         return f"{SHORT[self.dtype]}[{', '.join(map(str, self.shape))}]"
 
 
+INPUTS = {"input_ids": TensorType("int64", (TOKENS,)), "position": TensorType("int64", (TOKENS,))}
+"""What programs may read for each token, by name: the ids, and positions within the sequence (`llmc.runtime.contract`)."""
+
 SHORT = {"float32": "f32", "int64": "i64", "bool": "bool"}
 
 

@@ -7,14 +7,15 @@ from torch.fx import Node
 from llmc.errors import VerificationError
 from llmc.ir.op import OPS, Op
 from llmc.ir.program import Program, operand_types, origin_of, type_of
-from llmc.ir.types import TOKENS, TensorType
+from llmc.ir.types import INPUTS
 
 
 def verify(program: Program) -> None:
     """Raise VerificationError at the first node that breaks a rule.
 
     The schema and type rule of each op hold, so tokens stay apart everywhere but in attention; weights exist and have the
-    types that nodes claim; nodes are in order; outputs are one entry a requested row or token.
+    types that nodes claim; nodes are in order; outputs are one entry a requested row or token, each under a name of its own;
+    inputs are known ones.
     """
     seen: set[Node] = set()
     for node in program.graph.nodes:
@@ -30,6 +31,8 @@ def _check(program: Program, node: Node, seen: set[Node]) -> None:
         results = node.args[0]
         if not isinstance(results, tuple) or len(results) != len(program.outputs):
             raise VerificationError(f"the outputs {program.outputs} do not name {results}")
+        if len(set(program.outputs)) < len(program.outputs):
+            raise VerificationError(f"two outputs have one name: {', '.join(program.outputs)}")
         for result in results:
             if result not in seen or not type_of(result).streams:
                 raise VerificationError(f"output {result} is not computed for each token or row")
@@ -37,8 +40,11 @@ def _check(program: Program, node: Node, seen: set[Node]) -> None:
     if "type" not in node.meta:
         raise VerificationError("it has no type")
     if node.op == "placeholder":
-        if type_of(node) != TensorType("int64", (TOKENS,)):
-            raise VerificationError(f"an input must be i64[T], not {type_of(node)}")
+        expected = INPUTS.get(str(node.target))
+        if expected is None:
+            raise VerificationError(f"there is no input '{node.target}'; known: {', '.join(INPUTS)}")
+        if type_of(node) != expected:
+            raise VerificationError(f"the input '{node.target}' is {expected}, not {type_of(node)}")
     elif node.op == "get_attr":
         weight = program.weights.get(str(node.target))
         if weight is None or weight.type != type_of(node):

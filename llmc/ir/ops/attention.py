@@ -7,21 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmc.ir.op import op, require
-from llmc.ir.score import ScoreContext, ScoreExpr, implies_causal, operand_error
+from llmc.ir.op import op, require, require_float
+from llmc.ir.score import ScoreContext, ScoreExpr, implies_causal
+from llmc.ir.score_check import admits_problem, score_problem
 from llmc.ir.types import TensorType
 
 
 def _infer(
     q: TensorType, k: TensorType, v: TensorType, sinks: Any = None, *, scale: float, score: ScoreExpr, admits: ScoreExpr
 ) -> TensorType:
+    require_float("attention", q, k, v, sinks)
     heads_first = all(t.rows == "T" and len(t.shape) == 3 for t in (q, k, v))
     require(heads_first, f"attention needs q, k, v [T, H, D], got {q}, {k}, {v}")
     heads, kv_heads = q.fixed[0], k.fixed[0]
     require(v.fixed[0] == kv_heads and heads % kv_heads == 0, f"attention of {heads} heads over {k} and {v}")
     require(q.fixed[1] == k.fixed[1], f"attention of q {q} with k {k}: head sizes differ")
     require(sinks is None or sinks.shape == (heads,), f"attention needs one sink a head, got {sinks}")
-    problem = operand_error(score, heads) or operand_error(admits, heads)
+    problem = score_problem(score, heads) or admits_problem(admits, heads)
     require(problem is None, f"attention: {problem}")
     require(implies_causal(admits), f"attention admits later positions: {admits}")
     return TensorType("float32", ("T", heads, v.fixed[1]))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmc.ir.op import op, require
+from llmc.ir.op import op, require, require_float
 from llmc.ir.ops.pointwise import broadcast_fixed
 from llmc.ir.types import TensorType
 
@@ -16,6 +16,7 @@ from llmc.ir.types import TensorType
 def _infer_embedding(ids: TensorType, table: TensorType) -> TensorType:
     require(ids.streams and ids.dtype == "int64", f"embedding looks up one int64 a token, got {ids}")
     require(not table.streams and len(table.shape) == 2, f"embedding needs a table of two dimensions, got {table}")
+    require_float("embedding", table)
     return TensorType("float32", (*ids.shape, table.shape[1]))
 
 
@@ -26,7 +27,8 @@ def embedding(ids: Tensor, table: Tensor) -> Tensor:
 
 
 def _infer_linear(x: TensorType, weight: TensorType, bias: Any = None, *, activations: str = "float32") -> TensorType:
-    require(x.streams and len(x.shape) >= 2 and x.dtype == "float32", f"linear reads float32 values [T, ..., K], got {x}")
+    require_float("linear", x, weight, bias)
+    require(x.streams and len(x.shape) >= 2, f"linear reads values [T, ..., K], got {x}")
     require(not weight.streams and len(weight.shape) == 2, f"linear needs a weight [N, K], got {weight}")
     require(x.shape[-1] == weight.shape[1], f"linear of {x} with a weight {weight}")
     require(bias is None or bias.shape == weight.shape[:1], f"linear needs a bias of {weight.shape[:1]}, got {bias}")
@@ -53,6 +55,7 @@ def quantize_rows(x: Tensor) -> Tensor:
 
 
 def _infer_matmul(a: TensorType, b: TensorType) -> TensorType:
+    require_float("matmul", a, b)
     require(a.streams and b.streams and a.rows == b.rows, f"matmul multiplies values of the same rows, got {a} and {b}")
     require(len(a.shape) >= 3 and len(a.shape) == len(b.shape), f"matmul of {a} and {b}: ranks differ or are below 3")
     require(a.shape[-1] == b.shape[-2], f"matmul of {a} and {b}")

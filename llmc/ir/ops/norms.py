@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmc.ir.op import op, require
+from llmc.ir.op import op, require, require_float
 from llmc.ir.ops.pointwise import broadcast
 from llmc.ir.types import TensorType
 
 
 def _check_last(x: TensorType, *weights: Any) -> TensorType:
-    require(x.streams and len(x.shape) >= 2 and x.dtype == "float32", f"a norm reads float32 values [T, ..., D], got {x}")
+    require_float("a norm", x, *weights)
+    require(x.streams and len(x.shape) >= 2, f"a norm reads values [T, ..., D], got {x}")
     for weight in weights:
         fits = weight is None or weight.shape == x.shape[-1:]
         require(fits, f"the weight of a norm over {x} must be [{x.shape[-1]}], got {weight}")
@@ -43,7 +44,8 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
 
 
 def _infer_rope(x: TensorType, cos: TensorType, sin: TensorType, *, layout: str) -> TensorType:
-    require(x.streams and len(x.shape) >= 3 and x.dtype == "float32", f"rope turns float32 heads [T, ..., D], got {x}")
+    require_float("rope", x, cos, sin)
+    require(x.streams and len(x.shape) >= 3, f"rope turns heads [T, ..., D], got {x}")
     require(cos == sin and len(cos.shape) == 2 and cos.rows == x.rows, f"rope needs cos and sin [T, pairs], got {cos}, {sin}")
     require(2 * int(cos.shape[1]) <= int(x.shape[-1]), f"rope of {x} by {cos} turns more pairs than there are")
     require(layout in ("halves", "pairs"), f"rope knows no layout '{layout}'")
@@ -74,6 +76,7 @@ ACTIVATIONS = ("silu", "relu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 
 def _infer_gated(gate: TensorType, up: TensorType, *, activation: str) -> TensorType:
     require(activation in ACTIVATIONS, f"gated knows no activation '{activation}'; known: {', '.join(ACTIVATIONS)}")
+    require_float("gated", gate, up)
     return TensorType("float32", broadcast((gate, up)))
 
 

@@ -1,4 +1,4 @@
-"""Elementwise ops. Operands are values of equal rank, weights (aligned at the last dimension) and numbers."""
+"""Elementwise ops. Operands are values of equal rank, weights (aligned at the last dimension) and, where two meet, numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmc.ir.op import Op, op, require
+from llmc.ir.op import Op, op, require, require_float
 from llmc.ir.types import DTYPES, TensorType
 
 
@@ -43,20 +43,30 @@ def broadcast_fixed(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 def promote(operands: tuple[Any, ...]) -> str:
     """The widest dtype among the operands: bool, then int64, then float32."""
     order = ("bool", "int64", "float32")
-    kinds = [o.dtype if isinstance(o, TensorType) else _number_dtype(o) for o in operands if o is not None]
+    kinds = [o.dtype if isinstance(o, TensorType) else _number_dtype(o) for o in operands]
     return max(kinds, key=order.index)
 
 
 def _number_dtype(value: Any) -> str:
-    require(isinstance(value, bool | int | float), f"an operand is neither a value nor a number: {value!r}")
     return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
 
 
 def as_result(dtype: str | None) -> Callable[..., TensorType]:
     """Type rule of an elementwise op whose result is of `dtype`, or of the widest operand's if None."""
 
-    def infer(*operands: Any, **attributes: Any) -> TensorType:
+    def infer(*operands: Any) -> TensorType:
         return TensorType(dtype or promote(operands), broadcast(operands))
+
+    return infer
+
+
+def numeric(name: str) -> Callable[..., TensorType]:
+    """Type rule of an elementwise op on numbers, none of them bool, whose result is of the widest operand's dtype."""
+
+    def infer(*operands: Any) -> TensorType:
+        kinds = {operand.dtype if isinstance(operand, TensorType) else _number_dtype(operand) for operand in operands}
+        require("bool" not in kinds, f"{name} computes with numbers, got bool; cast it first")
+        return as_result(None)(*operands)
 
     return infer
 
@@ -67,12 +77,12 @@ def _unary(name: str, function: Callable[[Tensor], Tensor], cost: int = 1) -> Op
 
     reference.__name__ = name
     reference.__doc__ = f"`{name}` of each element."
-    dtype = None if name in ("neg", "abs", "relu") else "float32"
-    return op(as_result(dtype), flops=lambda operands, attributes, result: cost * result.width)(reference)
+    infer = numeric(name) if name in ("neg", "abs", "relu") else as_result("float32")
+    return op(infer, flops=lambda operands, attributes, result: cost * result.width)(reference)
 
 
-def _binary(name: str, function: Callable[[Any, Any], Any], dtype: str | None = None, commutative: bool = False) -> Op:
-    def reference(a: Any, b: Any) -> Tensor:
+def _binary(name: str, function: Callable[..., Tensor], infer: Callable[..., TensorType], commutative: bool = False) -> Op:
+    def reference(a: Tensor | float, b: Tensor | float) -> Tensor:
         if not isinstance(a, Tensor):
             a = torch.tensor(a, dtype=_scalar_dtype(a, b))
         elif not isinstance(b, Tensor):
@@ -81,7 +91,7 @@ def _binary(name: str, function: Callable[[Any, Any], Any], dtype: str | None = 
 
     reference.__name__ = name
     reference.__doc__ = f"`{name}` of two elements."
-    return op(as_result(dtype), commutative=commutative)(reference)
+    return op(infer, commutative=commutative)(reference)
 
 
 def _scalar_dtype(value: Any, other: Any) -> torch.dtype:
@@ -103,26 +113,39 @@ tanh = _unary("tanh", torch.tanh, 4)
 erf = _unary("erf", torch.erf, 4)
 sigmoid = _unary("sigmoid", torch.sigmoid, 4)
 relu = _unary("relu", torch.relu)
-silu = _unary("silu", F.silu, 5)
-
-add = _binary("add", torch.add, commutative=True)
-sub = _binary("sub", torch.sub)
-mul = _binary("mul", torch.mul, commutative=True)
-div = _binary("div", torch.div, "float32")
-pow_ = _binary("pow", torch.pow)
-maximum = _binary("maximum", torch.maximum, commutative=True)
-minimum = _binary("minimum", torch.minimum, commutative=True)
-eq = _binary("eq", torch.eq, "bool", commutative=True)
-ne = _binary("ne", torch.ne, "bool", commutative=True)
-lt = _binary("lt", torch.lt, "bool")
-le = _binary("le", torch.le, "bool")
-gt = _binary("gt", torch.gt, "bool")
-ge = _binary("ge", torch.ge, "bool")
-logical_and = _binary("logical_and", torch.logical_and, "bool", commutative=True)
-logical_or = _binary("logical_or", torch.logical_or, "bool", commutative=True)
 
 
-@op(as_result("bool"))
+def _infer_silu(x: TensorType) -> TensorType:
+    require_float("silu", x)
+    return TensorType("float32", broadcast((x,)))
+
+
+@op(_infer_silu, flops=lambda operands, attributes, result: 5 * result.width)
+def silu(x: Tensor) -> Tensor:
+    """`x * sigmoid(x)` of each element (Elfwing et al. 2017)."""
+    return F.silu(x)
+
+
+WIDEST, FLOAT, BOOL = as_result(None), as_result("float32"), as_result("bool")
+
+add = _binary("add", torch.add, WIDEST, commutative=True)
+sub = _binary("sub", torch.sub, numeric("sub"))
+mul = _binary("mul", torch.mul, WIDEST, commutative=True)
+div = _binary("div", torch.div, FLOAT)
+pow_ = _binary("pow", torch.pow, numeric("pow"))
+maximum = _binary("maximum", torch.maximum, WIDEST, commutative=True)
+minimum = _binary("minimum", torch.minimum, WIDEST, commutative=True)
+eq = _binary("eq", torch.eq, BOOL, commutative=True)
+ne = _binary("ne", torch.ne, BOOL, commutative=True)
+lt = _binary("lt", torch.lt, BOOL)
+le = _binary("le", torch.le, BOOL)
+gt = _binary("gt", torch.gt, BOOL)
+ge = _binary("ge", torch.ge, BOOL)
+logical_and = _binary("logical_and", torch.logical_and, BOOL, commutative=True)
+logical_or = _binary("logical_or", torch.logical_or, BOOL, commutative=True)
+
+
+@op(BOOL)
 def logical_not(x: Tensor) -> Tensor:
     """Whether each element is zero or false."""
     return torch.logical_not(x)
@@ -130,6 +153,7 @@ def logical_not(x: Tensor) -> Tensor:
 
 def _infer_gelu(x: Any, *, approximate: str) -> TensorType:
     require(approximate in ("none", "tanh"), f"gelu knows no approximation '{approximate}'")
+    require_float("gelu", x)
     return TensorType("float32", broadcast((x,)))
 
 
@@ -139,13 +163,13 @@ def gelu(x: Tensor, *, approximate: str) -> Tensor:
     return F.gelu(x, approximate=approximate)
 
 
-def _infer_where(condition: Any, a: Any, b: Any) -> TensorType:
-    require(not isinstance(condition, TensorType) or condition.dtype == "bool", "where needs a condition of dtype bool")
+def _infer_where(condition: TensorType, a: Any, b: Any) -> TensorType:
+    require(condition.dtype == "bool", f"where needs a condition of dtype bool, got {condition}")
     return TensorType(promote((a, b)), broadcast((condition, a, b)))
 
 
 @op(_infer_where)
-def where(condition: Tensor, a: Any, b: Any) -> Tensor:
+def where(condition: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     """`a` where the condition holds, else `b`."""
     return torch.where(condition, a, b)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmc.ir.op import Op, op, require
+from llmc.ir.op import Op, op, require, require_float
 from llmc.ir.types import TensorType
 
 
@@ -21,23 +21,33 @@ def check_dims(x: TensorType, dims: tuple[int, ...]) -> None:
 
 
 def _infer(x: TensorType, *, dims: tuple[int, ...], keepdim: bool) -> TensorType:
-    check_dims(x, tuple(dims))
+    check_dims(x, dims)
     sizes = enumerate(x.shape)
     shape = tuple(1 if i in dims else size for i, size in sizes if keepdim or i not in dims)
     return TensorType(x.dtype, shape)
 
 
-def _reduction(name: str, function: Callable[..., Any]) -> Op:
+def _infer_sum(x: TensorType, *, dims: tuple[int, ...], keepdim: bool) -> TensorType:
+    result = _infer(x, dims=dims, keepdim=keepdim)
+    return TensorType("int64" if x.dtype == "bool" else x.dtype, result.shape)  # trues are counted
+
+
+def _infer_mean(x: TensorType, *, dims: tuple[int, ...], keepdim: bool) -> TensorType:
+    require_float("mean", x)
+    return _infer(x, dims=dims, keepdim=keepdim)
+
+
+def _reduction(name: str, function: Callable[..., Any], infer: Callable[..., TensorType] = _infer) -> Op:
     def reference(x: Tensor, *, dims: tuple[int, ...], keepdim: bool) -> Tensor:
-        return function(x, dim=tuple(dims), keepdim=keepdim)
+        return function(x, dim=dims, keepdim=keepdim)
 
     reference.__name__ = name
     reference.__doc__ = f"`{name}` over the fixed dimensions `dims`."
-    return op(_infer, flops=lambda operands, attributes, result: operands[0].width)(reference)
+    return op(infer, flops=lambda operands, attributes, result: operands[0].width)(reference)
 
 
-sum_ = _reduction("sum", torch.sum)
-mean = _reduction("mean", torch.mean)
+sum_ = _reduction("sum", torch.sum, _infer_sum)
+mean = _reduction("mean", torch.mean, _infer_mean)
 amax = _reduction("amax", torch.amax)
 amin = _reduction("amin", torch.amin)
 
@@ -46,7 +56,8 @@ REDUCTIONS: dict[str, Op] = {o.name: o for o in (sum_, mean, amax, amin)}
 
 def _infer_softmax(x: TensorType, *, dim: int) -> TensorType:
     check_dims(x, (dim,))
-    return TensorType("float32", x.shape)
+    require_float("softmax", x)
+    return x
 
 
 @op(_infer_softmax, flops=lambda operands, attributes, result: 7 * result.width)

@@ -18,9 +18,9 @@ def _free(operands: object, attributes: object, result: object) -> int:
 
 
 def _infer_reshape(x: TensorType, *, shape: tuple[int, ...]) -> TensorType:
-    require(all(isinstance(size, int) and size > 0 for size in shape), f"reshape needs sizes above zero, got {shape}")
-    require(math.prod(shape) == x.width, f"reshape of {x} to {tuple(shape)} changes the number of elements")
-    return x.with_fixed(tuple(shape))
+    require(all(size > 0 for size in shape), f"reshape needs sizes above zero, got {shape}")
+    require(math.prod(shape) == x.width, f"reshape of {x} to {shape} changes the number of elements")
+    return x.with_fixed(shape)
 
 
 @op(_infer_reshape, flops=_free)
@@ -77,9 +77,10 @@ def concat(*xs: Tensor, dim: int) -> Tensor:
 
 
 def _infer_expand(x: TensorType, *, shape: tuple[int, ...]) -> TensorType:
-    require(len(shape) == len(x.fixed), f"expand of {x} to {tuple(shape)} changes the rank")
-    require(broadcast_fixed([x.fixed, tuple(shape)]) == tuple(shape), f"expand of {x} to {tuple(shape)}")
-    return x.with_fixed(tuple(shape))
+    require(all(size > 0 for size in shape), f"expand needs sizes above zero, got {shape}")
+    require(len(shape) == len(x.fixed), f"expand of {x} to {shape} changes the rank")
+    require(broadcast_fixed([x.fixed, shape]) == shape, f"expand of {x} to {shape}")
+    return x.with_fixed(shape)
 
 
 @op(_infer_expand, flops=_free)
