@@ -58,7 +58,7 @@ class Editor:
     def copy_of(self, node: Node) -> Node:
         """The editor's copy of a node of the program that is edited, `program.blocks.layers[0][0]` for example."""
         if node not in self._copies:
-            raise self._error(f"'{node}' is no node of the program that is edited")
+            raise VerificationError(f"'{node}' is no node of the program that is edited")
         return self._copies[node]
 
     def input(self, name: str) -> Node:
@@ -163,7 +163,7 @@ class Editor:
         """
         self._check(old, new)
         if type_of(old) != type_of(new):
-            raise self._error(f"{old} {type_of(old)} cannot become {new} {type_of(new)}")
+            raise VerificationError(f"{old} {type_of(old)} cannot become {new} {type_of(new)}")
         inner = _computing(new, old)
         old.replace_all_uses_with(new, delete_user_cb=lambda user: user not in inner)
         if new in self._fresh and "identity" in old.meta:
@@ -203,25 +203,22 @@ class Editor:
         """A pass that runs late must not undo what was quantized without saying so."""
         given = self._given.get(name)
         if given is not None and not isinstance(given.format, Dense) and isinstance(self._known(name).format, Dense):
-            raise self._error(
+            raise VerificationError(
                 f"weight '{name}' is {given.format} and would be {self.weights[name].format} again; let this pass run before "
                 "the one that quantizes, with `before = {\"quantize\"}`, or give the new weight a name of its own"
             )
 
     def _known(self, name: str) -> Weight:
         if name not in self.weights:
-            raise self._error(f"there is no weight '{name}'")
+            raise VerificationError(f"there is no weight '{name}'")
         return self.weights[name]
 
     def _check(self, *nodes: Any) -> None:
         if self._finished:
-            raise self._error("the editor is finished; edit the program that it gave")
+            raise VerificationError("the editor is finished; edit the program that it gave")
         for node in nodes:
             if isinstance(node, Node) and node.graph is not self.graph:
-                raise self._error(f"'{node}' belongs to another graph; `editor.copy_of(node)` is the one to use")
-
-    def _error(self, text: str) -> VerificationError:
-        return VerificationError(f"{self.name or 'edit'}: {text}")
+                raise VerificationError(f"'{node}' belongs to another graph; `editor.copy_of(node)` is the one to use")
 
 
 def _computing(new: Node, old: Node) -> set[Node]:

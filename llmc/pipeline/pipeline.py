@@ -53,7 +53,7 @@ class Pipeline(Sequence[Step]):
         self.steps, self.moves = tuple(steps), tuple(moves)
 
     @staticmethod
-    def of(recipe: Sequence[Any], asked: Sequence[Any], registry: Registry) -> Pipeline:
+    def of(recipe: Any, asked: Any, registry: Registry) -> Pipeline:
         """Passes of a recipe and those the user asked for besides: names, `{"name": ..., option: ...}`, classes, instances.
 
         Asking by name for a pass that the recipe has asks for that one, with the options given, if any; a class or an instance
