@@ -103,7 +103,7 @@ def test_retype_names_the_node_that_no_longer_fits():
 
 
 def test_set_weight_refuses_a_name_that_there_is_not():
-    with pytest.raises(VerificationError, match="^there is no weight 'ghost'"):
+    with pytest.raises(VerificationError, match=r"^there is no weight 'ghost'"):
         small_program().edit("mine").set_weight("ghost", Stored(torch.zeros(1)))
 
 
