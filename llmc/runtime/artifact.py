@@ -73,6 +73,17 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         recover(path)
     except OSError as error:
         raise ArtifactError(f"{path}: a save was cut off and cannot be taken back: {error}") from error
+    try:
+        info, records, tokenizer, program = _read(path)
+    except RecursionError as error:
+        raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
+    info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
+    return CompiledModel(program, default().backend(info.backend).lower(program), info, tokenizer, records)
+
+
+def _read(path: Path) -> tuple[ModelInfo, list[Any], Tokenizer | None, Program]:
+    from llmc.ir.program import Program
+
     if not path.is_dir():
         raise ArtifactError(f"{path}: there is no such folder")
     manifest = Manifest.read(path)
@@ -81,27 +92,20 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         raise ArtifactError(f"{path / MANIFEST_FILE}: {missing[0]} is not listed")
     manifest.check(path)
     info, records = _facts(path, manifest)
-    info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
     listed = f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}" in manifest.files
     tokenizer = Tokenizer(path / TOKENIZER_FOLDER) if listed else None
-    program = _program(path, info)
-    return CompiledModel(program, default().backend(info.backend).lower(program), info, tokenizer, records)
+    program = Program.load(path / PROGRAM_FOLDER)
+    _check_claims(path, info, program)
+    return info, records, tokenizer, program
 
 
-def _program(folder: Path, info: ModelInfo) -> Program:
-    """The program; what the manifest claims of it is checked, for a wrong claim would let ids reach beyond its tables."""
-    from llmc.ir.program import Program
+def _check_claims(folder: Path, info: ModelInfo, program: Program) -> None:
     from llmc.runtime.limits import input_specs
 
-    try:
-        program = Program.load(folder / PROGRAM_FOLDER)
-    except RecursionError as error:
-        raise ArtifactError(f"{folder / PROGRAM_FOLDER}: the program is nested too deeply to be read") from error
     try:
         info.check(input_specs(program))
     except ArtifactError as error:
         raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
-    return program
 
 
 def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
@@ -113,8 +117,6 @@ def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
         return ModelInfo.from_json(manifest.info), TypeAdapter(list[PassRecord]).validate_python(manifest.records)
     except ArtifactError as error:
         raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
-    except RecursionError as error:
-        raise ArtifactError(f"{folder / MANIFEST_FILE}: it is nested too deeply to be read") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise ArtifactError(f"{folder / MANIFEST_FILE}: malformed record of a pass: {where}") from error

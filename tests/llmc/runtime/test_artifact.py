@@ -264,7 +264,7 @@ def test_program_or_facts_that_are_nested_too_deeply_are_refused(saved, depth):
     nested = "[" * depth + "]" * depth
     program.write_text(program.read_text().replace('"origin": ', f'"deep": {nested}, "origin": {nested}, "x": ', 1))
     change_manifest(saved, lambda data: data["files"].update({"program/program.json": describe(program)}))
-    with pytest.raises(ArtifactError, match="program"):
+    with pytest.raises(ArtifactError, match=r"m: a file|program\.json"):
         load(saved)
     text = (saved / "manifest.json").read_text()
     (saved / "manifest.json").write_text(text.replace('"eos_ids": [', f'"deep": {nested}, "eos_ids": [', 1))

@@ -30,18 +30,20 @@ class Slow(int):
         return int.__gt__(self, other)
 
 
-def test_context_that_is_taken_while_another_comes_back_is_lent_once(pool):
-    lend, _ = pool
-    larger, smaller = lend.lease(Slow(8)), lend.lease(Slow(4))
-    larger.__enter__(), smaller.__enter__()
-    larger.__exit__(None, None, None)
-    back = threading.Thread(target=smaller.__exit__, args=(None, None, None))
+@pytest.mark.parametrize("sizes", [(8, 4), (4, 8)])
+def test_context_that_is_taken_while_another_comes_back_is_lent_once(pool, sizes):
+    lend, executable = pool
+    kept, coming = (lend.lease(Slow(size)) for size in sizes)
+    kept.__enter__(), coming.__enter__()
+    kept.__exit__(None, None, None)
+    back = threading.Thread(target=coming.__exit__, args=(None, None, None))
     back.start()
     time.sleep(0.03)
     with lend.lease(2) as one:
         back.join()
         with lend.lease(2) as other:
             assert one is not other
+            assert {one, other} == {context for context in executable.contexts if not context.closed}
 
 
 def test_threads_that_lease_at_once_never_share(pool):
