@@ -1,0 +1,77 @@
+"""Compile the bundled model to int8, let it write Python, and print what that cost in quality and gained in speed.
+
+    python examples/demo.py
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+import llmc
+from llmc.evaluate.divergence import divergence
+
+MODEL = Path(__file__).resolve().parent / "tiny_lm" / "model"
+PROMPT = '''class Stack:
+    """A stack of items."""
+
+    def __init__(self):
+        self.items = []
+
+    def push(self, item):'''
+NEW_TOKENS = 120
+TEXT_TOKENS = 20_000
+
+
+def original_speed(model: torch.nn.Module, ids: list[int]) -> float:
+    """Tokens a second of torch, greedy, with its KV cache; the first token, which comes from the prompt, left out."""
+    given = torch.tensor([ids])
+    with torch.no_grad():
+        out = model(given, use_cache=True)
+        token = out.logits[:, -1:].argmax(-1)
+        began = time.perf_counter()
+        for _ in range(NEW_TOKENS):
+            out = model(token, past_key_values=out.past_key_values, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+    return NEW_TOKENS / (time.perf_counter() - began)
+
+
+def main() -> None:
+    logging.disable_progress_bar()
+    console = Console()
+    began = time.perf_counter()
+    model = llmc.compile(MODEL, recipe="int8", backend="cpu")
+    console.print(f"compiled in {time.perf_counter() - began:.1f} s\n")
+    print(model.explain())
+
+    model.generate(PROMPT, max_new_tokens=NEW_TOKENS)  # the first run touches memory for the first time
+    result = model.generate(PROMPT, max_new_tokens=NEW_TOKENS)
+    console.print(Syntax(PROMPT + (result.text or ""), "python", background_color="default"))
+
+    original = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval()
+    speed = original_speed(original, model.tokenizer.encode(PROMPT))
+    ids = model.tokenizer.encode((MODEL / "heldout.txt").read_text())[:TEXT_TOKENS]
+    console.print(f"\nreading {len(ids):,} tokens of text that neither has seen ...")
+    quality = divergence(model, original.float(), ids, 512, dtype="float32")
+
+    table = Table(title=f"{MODEL.parent.name}: torch, and compiled with recipe int8")
+    for heading in ("", "torch", "llmc"):
+        table.add_column(heading, justify="right" if heading else "left")
+    size = sum(p.numel() * 2 for p in original.parameters()) / 1e6
+    table.add_row("weights, MB", f"{size:.2f} (bf16)", f"{model.program.weight_bytes() / 1e6:.2f}")
+    table.add_row("perplexity", f"{quality.original.perplexity:.4f} (fp32)", f"{quality.compiled.perplexity:.4f}")
+    table.add_row("same most likely token", "", f"{quality.same_top1:.2%}")
+    table.add_row("decode, tokens/s", f"{speed:.0f} (bf16)", f"{result.tokens_per_second:.0f}")
+    console.print(table)
+    console.print(f"the code that ran: llmc inspect {MODEL.parent.name}/model --recipe int8 --source")
+
+
+if __name__ == "__main__":
+    main()
