@@ -65,7 +65,7 @@ class Batch:
     @cached_property
     def lengths(self) -> Int32:
         """Tokens of each run, int32 `[S]`."""
-        return np.diff(self.starts)
+        return self.starts[1:] - self.starts[:-1]
 
     @cached_property
     def run(self) -> Int32:
@@ -123,15 +123,16 @@ class Batch:
         """Each run has its blocks up to `end` [S]; what one run writes no other entry names."""
         column = np.arange(self.tables.shape[1])
         used, begin = column <= end[:, None], self.first // BLOCK
-        short = np.flatnonzero((end >= len(column)) | (used & (self.tables < 0)).any(1))
-        if len(short):
-            raise InputError(f"run {short[0]} lacks cache blocks: it needs {end[short[0]] + 1}")
+        short = (end >= len(column)) | (used & (self.tables < 0)).any(1)
+        if short.any():
+            raise InputError(f"run {short.argmax()} lacks cache blocks: it needs {end[short.argmax()] + 1}")
         _within("tables", self.tables, cache_blocks, least=-1)
         written = used & (column >= begin[:, None])
-        blocks, times = np.unique(self.tables[written], return_counts=True)
-        shared = blocks[(times > 1) | np.isin(blocks, self.tables[used & ~written])]
-        if len(shared):
-            raise InputError(f"cache block {shared[0]} is written at one place and stands at another; copy it first")
+        writers = np.bincount(self.tables[written], minlength=cache_blocks)
+        named = writers + np.bincount(self.tables[used & ~written], minlength=cache_blocks)
+        shared = (writers > 0) & (named > 1)
+        if shared.any():
+            raise InputError(f"cache block {shared.argmax()} is written at one place and stands at another; copy it first")
 
     def _check_copies(self, cache_blocks: int) -> None:
         if not len(self.copies):
@@ -155,7 +156,9 @@ def _is_array(name: str, values: Any, dtype: np.dtype[Any], rank: int) -> None:
 
 def _within(name: str, values: NDArray[Any], limit: int | None, least: int = 0) -> None:
     """Refuse whole numbers below `least`, or at or above the limit."""
-    wrong = values < least if limit is None else (values < least) | (values >= limit)
-    if wrong.any():
+    if not values.size:
+        return
+    low, high = values.min(), values.max()
+    if low < least or (limit is not None and high >= limit):
         allowed = f"{least} upwards" if limit is None else f"{least} to {limit - 1}"
-        raise InputError(f"{name} has {values[wrong][0]}; {allowed} is allowed")
+        raise InputError(f"{name} has {low if low < least else high}; {allowed} is allowed")

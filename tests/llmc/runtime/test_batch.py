@@ -64,6 +64,7 @@ BROKEN = {
     "no-runs": (good(starts=int32(0), first=int32(), tables=np.zeros((0, 1), np.int32)), "at least one run"),
     "empty-run": (good(starts=int32(0, 2, 2, 6)), "a run at least one token"),
     "starts-fall": (good(starts=int32(0, 5, 2, 6)), "ascend"),
+    "starts-wrap": (good(starts=int32(0, 2, 2**31 - 1, -(2**31))), "ascend"),
     "starts-late": (good(starts=int32(1, 2, 5, 6)), "begin with 0"),
     "starts-few": (good(starts=int32(0, 2, 6)), "S . 1 starts"),
     "tables-few": (good(tables=int32([5, -1])), "S tables"),
