@@ -63,9 +63,9 @@ class Generator:
         self._locations.update(zip(inputs, map(whole, self.inputs), strict=True))
         self._walk()
         sections = self.prologue, self.body, self.epilogue
-        set_lifetimes(*sections, self.buffers)
-        self.arena = assign_offsets(self.buffers)
         self.barriers = [place_barriers(section) for section in sections]
+        set_lifetimes(sections, self.buffers)
+        self.arena = assign_offsets(self.buffers)
 
     # ---- the walk
 

@@ -1,10 +1,11 @@
-"""Where values live: views share memory, buffers whose lifetimes do not meet share bytes, and hazards ask for barriers.
+"""Where values live: views share memory, hazards ask for barriers, and buffers with a barrier between them share bytes.
 
 All sizes are of one row (token, or requested row); a buffer's address is its offset times the number of rows of the step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 ALIGNMENT = 64
@@ -16,9 +17,9 @@ CTYPES = {"float32": "float", "int64": "int64_t", "bool": "uint8_t", "int16": "i
 class Buffer:
     """Memory for a value. `external` buffers (inputs, outputs, caches) have an address of their own.
 
-    first, last: the statements between which it is needed; offset: bytes from the start of the arena, for one row.
+    first, last: the phases in which it is needed (`set_lifetimes`); offset: bytes from the start of the arena, for one row.
     twin: the buffer that this one changes places with from layer to layer. After the loop nobody but the number of layers
-    knows which memory either name means, so both live as long as one does, and what meets one meets the other.
+    knows which memory either name means, so both live as long as one does.
     """
 
     name: str
@@ -35,22 +36,11 @@ class Buffer:
         """Of one row, rounded up so that the next buffer is aligned."""
         return -(-self.width * ITEM_BYTES[self.dtype] // ALIGNMENT) * ALIGNMENT
 
-    def touch(self, statement: int) -> None:
-        """It is needed at a statement."""
+    def touch(self, phase: int) -> None:
+        """It is needed in a phase."""
         for buffer in (self, self.twin) if self.twin else (self,):
-            buffer.first = statement if buffer.first < 0 else min(buffer.first, statement)
-            buffer.last = max(buffer.last, statement)
-
-    def overlaps(self, other: Buffer) -> bool:
-        """Whether both have, or may have, bytes in common. Twins have none: they are two memories at any time."""
-        if self is other:
-            return True
-        if self.external or other.external or self.twin is other:
-            return False
-        mine, others = ((b, b.twin) if b.twin else (b,) for b in (self, other))
-        return any(
-            a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes for a in mine for b in others  # type: ignore[union-attr]
-        )
+            buffer.first = phase if buffer.first < 0 else min(buffer.first, phase)
+            buffer.last = max(buffer.last, phase)
 
 
 @dataclass(frozen=True)
@@ -98,22 +88,50 @@ class Statement:
     barrier: bool = field(default=False)
 
 
-def set_lifetimes(
-    prologue: list[Statement],
-    body: list[Statement],
-    epilogue: list[Statement],
-    buffers: list[Buffer],
-) -> None:
-    """When each buffer is needed; the statements are counted through, those of the loop once."""
-    enter, leave = len(prologue), len(prologue) + len(body) - 1
-    for i, statement in enumerate((*prologue, *body, *epilogue)):
-        for buffer in (*statement.reads, *statement.writes):
-            buffer.touch(i)
+def place_barriers(statements: list[Statement]) -> int:
+    """Mark the statements that must wait until all threads have finished what came before; how many."""
+    pending: list[Statement] = []
+    for statement in statements:
+        if any(conflict(earlier, statement) for earlier in pending):
+            statement.barrier = True
+            pending = []
+        pending.append(statement)
+    return sum(statement.barrier for statement in statements)
+
+
+def conflict(earlier: Statement, later: Statement) -> bool:
+    """Whether a thread may start `later` only when all have finished `earlier`: one writes what the other reads or writes.
+
+    Buffers that share bytes do not count: `set_lifetimes` has a barrier between any two that do.
+    """
+    if earlier.rows is not None and earlier.rows == later.rows:
+        return False
+    touched = {*later.reads, *later.writes}
+    return not touched.isdisjoint(earlier.writes) or not set(later.writes).isdisjoint(earlier.reads)
+
+
+def set_lifetimes(sections: Sequence[list[Statement]], buffers: list[Buffer]) -> None:
+    """When each buffer is needed, in phases: what lies between two barriers.
+
+    sections: statements before, in and after the loop; there is a barrier at either end of the loop's. Buffers needed in the
+    same phase are alive together, so that sharing memory never asks for another barrier.
+    """
+    phase = 0
+    edges = []
+    for section in sections:
+        phase += 1
+        edges.append(phase)
+        for statement in section:
+            phase += statement.barrier
+            for buffer in (*statement.reads, *statement.writes):
+                buffer.touch(phase)
+        edges.append(phase)
+    enter, leave = edges[2:4]
     for buffer in buffers:
         if buffer.twin:
             buffer.touch(enter)
             buffer.touch(leave)
-        elif body and buffer.first < enter <= buffer.last:  # a value from before the loop lives until its end
+        elif buffer.first < enter <= buffer.last:  # a value from before the loop lives until its end
             buffer.touch(leave)
 
 
@@ -132,22 +150,3 @@ def assign_offsets(buffers: list[Buffer]) -> int:
         buffer.offset = offset
         placed.append(buffer)
     return max((b.offset + b.bytes for b in placed), default=ALIGNMENT)
-
-
-def place_barriers(statements: list[Statement]) -> int:
-    """Mark the statements that must wait until all threads have finished what came before; how many."""
-    pending: list[Statement] = []
-    for statement in statements:
-        if any(conflict(earlier, statement) for earlier in pending):
-            statement.barrier = True
-            pending = []
-        pending.append(statement)
-    return sum(statement.barrier for statement in statements)
-
-
-def conflict(earlier: Statement, later: Statement) -> bool:
-    """Whether a thread may start `later` only when all have finished `earlier`."""
-    own_rows = earlier.rows is not None and earlier.rows == later.rows
-    pairs = [(a, b) for a in earlier.writes for b in (*later.reads, *later.writes)]
-    pairs += [(a, b) for a in earlier.reads for b in later.writes]
-    return any(a.overlaps(b) and not (own_rows and a is b) for a, b in pairs)

@@ -82,9 +82,9 @@ def forward(g: Generator) -> str:
     lines += [declaration(buffer) for buffer in g.buffers if buffer.first >= 0]
     lines += ["", *statements(g.prologue, 1)]
     if g.layers:
-        lines += ["    team.barrier();", f"    for (int l = 0; l < {g.layers}; l++) {{"]
+        lines += ["    step.barrier(team);", f"    for (int l = 0; l < {g.layers}; l++) {{"]
         lines += ["        const Layer& layer = model.layers[l];"] if g.members.layer else []
-        lines += [*statements(g.body, 2), "        team.barrier();"]
+        lines += [*statements(g.body, 2), "        step.barrier(team);"]
         lines += [f"        std::swap({pair.now.name}, {pair.later.name});" for pair in g.carried]
         lines += ["    }", "    // What differs from the layers above, and what follows them."]
     lines += [*statements(g.epilogue, 1), "}"]
@@ -103,7 +103,7 @@ def statements(section: list[Statement], depth: int) -> list[str]:
     for statement in section:
         block = []
         if statement.barrier:
-            block.append("team.barrier();")
+            block.append("step.barrier(team);")
         if statement.comment:
             block.append(f"// {statement.comment}")
         block.append(statement.text)

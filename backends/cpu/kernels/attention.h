@@ -25,6 +25,8 @@ struct Step {
     float* const* caches;
     char* arena;
     int64_t capacity;
+    mutable Barrier meeting;
+    void barrier(Team team) const { meeting.wait(team); }
     template <class T>
     T* at(int64_t offset) const { return reinterpret_cast<T*>(arena + offset * capacity); }
 };

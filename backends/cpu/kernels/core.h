@@ -1,10 +1,12 @@
 // What every kernel needs: the team of threads, vectors of sixteen floats, fixed orders of summation.
 #pragma once
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <omp.h>
+#include <thread>
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -19,20 +21,38 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4
 // no result depends on where a range ends.
 struct Team {
     int id, size;
-    void barrier() const {
-#pragma omp barrier
-    }
     int64_t start(int64_t count) const { return count * id / size; }
     int64_t stop(int64_t count) const { return count * (id + 1) / size; }
 };
 
-inline Lanes load(const float* p) {
-    Lanes v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
+// Where the threads of a step wait for each other: for a moment without sleeping, as most waits are short, and then giving
+// way, as the one waited for may have no core (OpenMP's own barrier keeps the core and waits for its turn to end).
+class Barrier {
+    std::atomic<int> arrived{0}, round{0};
 
-inline void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof v); }
+public:
+    void wait(Team team) {
+        const int now = round.load(std::memory_order_relaxed);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == team.size) {
+            arrived.store(0, std::memory_order_relaxed);
+            round.store(now + 1, std::memory_order_release);
+            return;
+        }
+        for (int turn = 0; round.load(std::memory_order_acquire) == now; turn++) {
+            if (turn >= 500) std::this_thread::yield();
+#ifdef __x86_64__
+            else _mm_pause();
+#endif
+        }
+    }
+};
+
+// Lanes anywhere in memory: read in one piece (a copy by memcpy goes through the stack in halves).
+typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+inline Lanes load(const float* p) { return *reinterpret_cast<const LooseLanes*>(p); }
+
+inline void store(float* p, Lanes v) { *reinterpret_cast<LooseLanes*>(p) = v; }
 
 // a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
 inline Lanes madd(Lanes a, Lanes b, Lanes c) {
@@ -51,7 +71,7 @@ inline Lanes madd(Lanes a, Lanes b, Lanes c) {
 #endif
 }
 
-inline Lanes all(float x) { return Lanes{} + x; }
+inline Lanes all(float x) { return x - Lanes{}; }  // subtracting zero is nothing to do; adding it would turn -0 to 0
 
 // Sum of sixteen partial sums, by halves.
 inline float sum(const Lanes& v) {

@@ -14,8 +14,10 @@ inline void tile_f32(const float* x, int64_t stride, const float* w, Lanes out[R
         const int k1 = k0 + K_BLOCK < K ? k0 + K_BLOCK : K;
         Lanes s[ROWS][PANELS] = {};
         for (int k = k0; k < k1; k++)
+#pragma GCC unroll 8  // so that the sums stay in registers
             for (int p = 0; p < PANELS; p++) {
                 const Lanes column = load(w + (int64_t(p) * K + k) * LANES);
+#pragma GCC unroll 8
                 for (int r = 0; r < ROWS; r++) s[r][p] = madd(all(x[r * stride + k]), column, s[r][p]);
             }
         for (int r = 0; r < ROWS; r++)

@@ -1,7 +1,7 @@
 """Lifetimes, hazards and barriers."""
 
 from llmc.backends.cpu.generate import Generator
-from llmc.backends.cpu.plan import Buffer, Statement, assign_offsets, conflict, set_lifetimes
+from llmc.backends.cpu.plan import Buffer, Statement, assign_offsets, conflict, place_barriers, set_lifetimes
 from llmc.ir import ops
 from tests.backends.cpu.programs import agree, program, weight
 
@@ -12,24 +12,39 @@ def twins():
     return now, later
 
 
+def sections(now, later, after):
+    """One layer that reads `now` and leaves `later`; what follows reads `now` and then, two barriers on, needs memory."""
+    x = Buffer("x", 16, "float32")
+    steps = [Statement("", [x], [x], barrier=True), Statement("", [x], [after], barrier=True)]
+    return [[Statement("", [], [now])], [Statement("", [now], [later])], [Statement("", [now], [x]), *steps]], x
+
+
 def test_buffers_that_change_places_live_as_long_as_either():
     now, later = twins()
     after = Buffer("after", 16, "float32")
-    statements = [Statement("", [], [now]), Statement("", [now], [later]), Statement("", [now], []), Statement("", [], [after])]
-    set_lifetimes(statements[:1], statements[1:2], statements[2:], [now, later, after])
-    assert (now.first, now.last) == (later.first, later.last) == (0, 2)
+    made, x = sections(now, later, after)
+    set_lifetimes(made, [now, later, x, after])
+    assert (now.first, now.last) == (later.first, later.last) == (1, 3)
+    assign_offsets([now, later, x, after])
+    assert len({now.offset, later.offset, x.offset}) == 3 and after.offset in (now.offset, later.offset)
 
 
-def test_what_meets_a_buffer_meets_its_twin():
-    now, later = twins()
-    after = Buffer("after", 16, "float32")
-    set_lifetimes([Statement("", [], [now])], [Statement("", [now], [later])], [Statement("", [], [])], [now, later])
-    after.touch(2)
-    assign_offsets([now, later, after])
-    assert after.offset in (now.offset, later.offset)
-    write = Statement("", [], [after], rows="T")
-    assert all(conflict(Statement("", [buffer], [], rows="T"), write) for buffer in (now, later))
-    assert not now.overlaps(later)
+def test_buffers_that_share_memory_have_a_barrier_between_them():
+    a, b, c = (Buffer(name, 16, "float32") for name in "abc")
+    statements = [Statement("", [], [a]), Statement("", [a], [b]), Statement("", [b], [c], rows="T")]
+    assert place_barriers(statements) == 2
+    set_lifetimes([statements, [], []], [a, b, c])
+    assign_offsets([a, b, c])
+    assert a.offset == c.offset != b.offset
+    statements[2].rows = statements[1].rows = "T"
+    for statement in statements:
+        statement.barrier = False
+    assert place_barriers(statements) == 1
+    for buffer in (a, b, c):
+        buffer.first = buffer.last = -1
+    set_lifetimes([statements, [], []], [a, b, c])
+    assign_offsets([a, b, c])
+    assert len({a.offset, b.offset, c.offset}) == 3
 
 
 def test_statements_that_split_rows_differently_wait_for_each_other():
