@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmc.capture.rules import load_rules
+from llmc.capture.rules import MIXERS, load_rules
 from llmc.errors import CaptureError
 
 MOST_ROUNDS = 8
@@ -63,6 +63,7 @@ def export(wrapper: Wrapper, ids: Tensor, opaque: dict[str, Callable[..., Any]])
                     node.target
                     for node in exported.graph.nodes
                     if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name not in known
+                    and node.target._schema.name.split("::")[1] not in MIXERS
                 }
                 wanted = {target: table[target] for target in unknown if target in table}
                 if not wanted:

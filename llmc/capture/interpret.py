@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from llmc.capture.axes import Builder, fold
-from llmc.capture.rules import load_rules
+from llmc.capture.rules import MIXERS, load_rules
 from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of, normal
 from llmc.errors import CaptureError, VerificationError
 from llmc.ir.program import type_of
@@ -25,12 +25,6 @@ from llmc.ir.weights import Stored
 IGNORED = (
     "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size",
 )  # fmt: skip
-MIXERS = (
-    "cumsum", "cumprod", "convolution", "conv1d", "roll", "flip", "sort", "topk", "pad", "constant_pad_nd", "fft_fft",
-    "gru", "lstm", "rnn_tanh", "unfold", "avg_pool1d", "max_pool1d", "logcumsumexp", "diff", "slice_scatter", "index_put",
-)  # fmt: skip
-"""Ops known to relate elements along a dimension, for the wording of the refusal."""
-
 TAKE_LENGTHS = {
     f"aten::{name}"
     for name in (

@@ -13,6 +13,13 @@ RULES: dict[str, Rule] = {}
 """By name of the op without its overload: `aten::add`. A rule takes the builder and the op's arguments."""
 
 
+MIXERS = (
+    "cumsum", "cumprod", "convolution", "conv1d", "roll", "flip", "sort", "topk", "pad", "constant_pad_nd", "fft_fft",
+    "gru", "lstm", "rnn_tanh", "unfold", "avg_pool1d", "max_pool1d", "logcumsumexp", "diff", "slice_scatter", "index_put",
+)  # fmt: skip
+"""Ops known to relate elements along a dimension. They are not written out in terms of others, so that a refusal names them."""
+
+
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a rule for ops of these names, in the namespace `aten` unless one is given."""
 
@@ -32,4 +39,4 @@ def load_rules() -> dict[str, Rule]:
     return RULES
 
 
-__all__ = ["RULES", "Builder", "Rule", "load_rules", "rule"]
+__all__ = ["MIXERS", "RULES", "Builder", "Rule", "load_rules", "rule"]

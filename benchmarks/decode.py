@@ -1,0 +1,110 @@
+"""Decode speed beside PyTorch: llmc and eager bf16 take turns on the same model and prompt, in one sitting.
+
+    python benchmarks/decode.py [--model FOLDER] [--pairs 7] [--threads 2] [--out FOLDER]
+
+A sample is the rate of NEW_TOKENS greedy tokens after the first, which comes with the prompt. Both sides run once before
+anything is timed. The ratio of a round is that of its two samples; the table gives medians and the spread of the rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.progress import track
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+import llmc
+
+BUNDLED = Path(__file__).resolve().parents[1] / "examples" / "tiny_lm" / "model"
+NEW_TOKENS = 128
+PROMPT_TOKENS = 64
+PEER = "torch eager bf16"
+
+Sample = Callable[[], float]
+
+
+def peer(folder: Path, ids: list[int]) -> Sample:
+    """PyTorch as the library runs it: bf16, its own KV cache, one token at a time."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    given = torch.tensor([ids])
+
+    def sample() -> float:
+        with torch.no_grad():
+            out = model(given, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+            began = time.perf_counter()
+            for _ in range(NEW_TOKENS):
+                out = model(token, past_key_values=out.past_key_values, use_cache=True)
+                token = out.logits[:, -1:].argmax(-1)
+        return NEW_TOKENS / (time.perf_counter() - began)
+
+    return sample
+
+
+def ours(folder: Path, recipe: str, ids: list[int], threads: int) -> Sample:
+    """A compiled model, through the call that users make."""
+    compiled = llmc.compile(folder, recipe=recipe, threads=threads)
+
+    def sample() -> float:
+        result = compiled.generate(ids, max_new_tokens=NEW_TOKENS + 1)
+        if result.new_tokens <= NEW_TOKENS:
+            raise SystemExit(f"{recipe}: the text ended after {result.new_tokens} tokens; take another prompt")
+        return result.tokens_per_second
+
+    return sample
+
+
+def processor() -> str:
+    """The model name of the processor, as Linux tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="A folder of the transformers library.")] = BUNDLED,
+    pairs: Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")] = 7,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write samples and table into this folder.")] = None,
+) -> None:
+    """Print a table of decode speeds."""
+    logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    text = (BUNDLED / "heldout.txt").read_text()
+    ids = llmc.compile(model, backend="eager").tokenizer.encode(text)[:PROMPT_TOKENS]
+    sides = {PEER: peer(model, ids), **{f"llmc {recipe}": ours(model, recipe, ids, threads) for recipe in ("none", "int8")}}
+    for sample in sides.values():
+        sample()
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in track(range(pairs), description="rounds"):
+        for name, sample in sides.items():
+            samples[name].append(sample())
+    lines = [
+        f"{model.parent.name}/{model.name}: {NEW_TOKENS} tokens after {PROMPT_TOKENS}, {threads} threads, {pairs} rounds, "
+        f"{processor()}, torch {torch.__version__}",
+        "",
+        "| | tokens/s (median) | ratio to torch (median) | ratio (least to greatest) |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, values in samples.items():
+        ratios = [value / base for value, base in zip(values, samples[PEER], strict=True)]
+        spread = "" if name == PEER else f"{min(ratios):.1f} to {max(ratios):.1f}"
+        lines.append(f"| {name} | {statistics.median(values):.0f} | {statistics.median(ratios):.1f} | {spread} |")
+    print("\n".join(lines))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "decode.md").write_text("\n".join(lines) + "\n")
+        (out / "decode.json").write_text(json.dumps(samples, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
