@@ -9,9 +9,8 @@ from llmc.backends.cpu.executable import CpuExecutable
 from llmc.backends.cpu.generate import Generator
 from llmc.backends.cpu.source import print_source
 from llmc.errors import ToolchainError
-from llmc.ir.cost import cache_bytes_per_token
 from llmc.ir.program import Program, type_of
-from llmc.runtime.contract import BLOCK, Availability, Backend
+from llmc.runtime.contract import Availability, Backend
 from llmc.runtime.limits import input_specs
 
 
@@ -29,7 +28,7 @@ class CpuBackend(Backend):
         library = toolchain.build(source)
         outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
         texts = {toolchain.SOURCE: source, **toolchain.headers()}
-        block_bytes = BLOCK * cache_bytes_per_token(program)
+        block_bytes = 4 * sum(generator.caches.floats)
         return CpuExecutable(library, generator.packer.fill(), input_specs(program), outputs, block_bytes, texts)
 
     def availability(self) -> Availability:

@@ -12,7 +12,7 @@ from llmc.errors import VerificationError
 from llmc.ir.formats import Dense
 from llmc.ir.op import Op
 from llmc.ir.program import Program, operand_types, origin_of, type_of
-from llmc.ir.types import INPUTS, TOKENS, Origin, TensorType
+from llmc.ir.types import INPUTS, Origin, TensorType
 from llmc.ir.weights import Weight
 
 
@@ -61,16 +61,23 @@ class Editor:
             raise VerificationError(f"'{node}' is no node of the program that is edited")
         return self._copies[node]
 
-    def input(self, name: str) -> Node:
-        """The per-token input `name`, one of INPUTS; made if it is not there."""
+    def input(self, name: str, kind: TensorType | None = None) -> Node:
+        """The per-token input `name`; made if it is not there. kind: its type, where the name is none of INPUTS."""
         self._check()
+        last = None
         for node in self.graph.nodes:
-            if node.op == "placeholder" and node.target == name:
-                return node
+            if node.op == "placeholder":
+                if node.target == name:
+                    return node
+                last = node
+        kind = INPUTS.get(name) if kind is None else kind
+        if kind is None:
+            raise VerificationError(f"the input '{name}' needs a type; those known by name are {', '.join(INPUTS)}")
         first = next(iter(self.graph.nodes), None)
-        with self.graph.inserting_before(first) if first is not None else self.graph.inserting_before():
+        place = self.graph.inserting_after(last) if last else self.graph.inserting_before(first)
+        with place:
             node = self.graph.placeholder(name)
-        node.meta.update(type=INPUTS.get(name, TensorType("int64", (TOKENS,))), origin=Origin(name))
+        node.meta.update(type=kind, origin=Origin(name))
         return node
 
     def weight(self, weight: Weight, name: str) -> Node:

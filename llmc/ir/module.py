@@ -22,7 +22,7 @@ class SequenceContext:
 
 
 class ProgramModule(nn.Module):
-    """`forward(input_ids [T], position [T]) -> {output name: [R, ...]}`.
+    """`forward(input_ids [T], position [T], **activations [T, ...]) -> {output name: [R, ...]}`.
 
     Weights are parameters in `values`, by their names in the program with "/" for "." (`values.layers/0/norm/weight`), which
     torch does not allow in the name of a parameter. Unless trainable, none asks for a gradient, and they may share memory with
@@ -42,12 +42,18 @@ class ProgramModule(nn.Module):
             self.values[self._keys[name]] = nn.Parameter(value.clone() if trainable else value, requires_grad=learns)
 
     def forward(
-        self, input_ids: Tensor, position: Tensor | None = None, out_rows: Tensor | None = None
+        self,
+        input_ids: Tensor | None = None,
+        position: Tensor | None = None,
+        out_rows: Tensor | None = None,
+        **activations: Tensor,
     ) -> dict[str, Tensor]:
-        position = torch.arange(len(input_ids)) if position is None else position
+        given = {"input_ids": input_ids, **activations}
+        if position is None:
+            position = torch.arange(next(len(value) for value in given.values() if value is not None))
+        given["position"] = position
         context = SequenceContext(position, position, out_rows)
         values: dict[Node, Any] = {}
-        given = {"input_ids": input_ids, "position": position}
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 values[node] = given[node.target]

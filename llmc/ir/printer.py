@@ -11,7 +11,7 @@ from llmc.ir.program import Program, origin_of, type_of
 
 def print_program(program: Program) -> str:
     """The whole program, weights that only one node reads written into that node's line."""
-    lines = [f"program({', '.join(f'{name}: i64[T]' for name in program.inputs)})"]
+    lines = [f"program({', '.join(f'{name}: {kind}' for name, kind in program.inputs.items())})"]
     rows = [(node.name, str(type_of(node)), print_call(program, node), str(origin_of(node))) for node in program.nodes]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     blocks = program.blocks

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class Program:
     """What a backend lowers: one function from per-token inputs to the outputs of the rows asked for.
 
-    `graph` holds placeholders (`input_ids [T]`, `position [T]`, int64), `get_attr` nodes that name weights, `call_function`
-    nodes whose target is an `Op`, and one output, a tuple. A node's `meta` has its "type" (TensorType) and "origin" (Origin).
+    `graph` holds placeholders (`input_ids [T]`, `position [T]`, int64; activations `[T, ...]` of a segment), `get_attr` nodes
+    that name weights, `call_function` nodes whose target is an `Op`, and one output, a tuple. A node's `meta` has its "type"
+    (TensorType) and "origin" (Origin).
     A node that was made by an `Editor` has an "identity" besides, which it shares with its copies and with what replaces it.
     Users never change a program: `rewrite` and `edit` give a new one that shares the weights.
     """
@@ -47,9 +48,9 @@ class Program:
         return [node for node in self.graph.nodes if node.op == "call_function"]
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the per-token inputs."""
-        return tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
+    def inputs(self) -> dict[str, TensorType]:
+        """The per-token inputs, in order."""
+        return {str(node.target): type_of(node) for node in self.graph.nodes if node.op == "placeholder"}
 
     @property
     def results(self) -> list[Node]:

@@ -16,7 +16,7 @@ from llmc.ir.op import lookup
 from llmc.ir.program import Program, origin_of
 from llmc.ir.score import ScoreExpr
 from llmc.ir.tensor_file import DTYPE_CODES, write_weights
-from llmc.ir.types import Origin
+from llmc.ir.types import TOKENS, Origin, TensorType
 from llmc.ir.weights import Loaded, opened, stamp_of
 
 VERSION = 1
@@ -58,7 +58,8 @@ def to_json(program: Program) -> dict[str, Any]:
         for name, weight in program.weights.items()
     }
     outputs = {name: node.name for name, node in zip(program.outputs, program.results, strict=True)}
-    return {"version": VERSION, "inputs": list(program.inputs), "weights": weights, "nodes": nodes, "outputs": outputs}
+    inputs = {name: [kind.dtype, list(kind.fixed)] for name, kind in program.inputs.items()}
+    return {"version": VERSION, "inputs": inputs, "weights": weights, "nodes": nodes, "outputs": outputs}
 
 
 def _operand(arg: Any) -> Any:
@@ -96,7 +97,9 @@ def _build(data: dict[str, Any], weights_path: Path) -> Program:
     stored = _stored_tensors(weights_path)
     for name, described in data["weights"].items():
         editor.weights[name] = _weight(name, described, stored, weights_path)
-    values: dict[str, Node] = {name: editor.input(name) for name in data["inputs"]}
+    values: dict[str, Node] = {}
+    for name, (dtype, sizes) in data["inputs"].items():
+        values[name] = editor.input(str(name), TensorType(str(dtype), (TOKENS, *map(int, sizes))))
 
     def operand(item: Any) -> Any:
         if isinstance(item, dict):

@@ -7,7 +7,7 @@ from torch.fx import Node
 from llmc.errors import VerificationError
 from llmc.ir.op import OPS, Op
 from llmc.ir.program import Program, operand_types, origin_of, type_of
-from llmc.ir.types import INPUTS
+from llmc.ir.types import INPUTS, TOKENS
 
 
 def verify(program: Program) -> None:
@@ -40,11 +40,9 @@ def _check(program: Program, node: Node, seen: set[Node]) -> None:
     if "type" not in node.meta:
         raise VerificationError("it has no type")
     if node.op == "placeholder":
-        expected = INPUTS.get(str(node.target))
-        if expected is None:
-            raise VerificationError(f"there is no input '{node.target}'; known: {', '.join(INPUTS)}")
-        if type_of(node) != expected:
-            raise VerificationError(f"the input '{node.target}' is {expected}, not {type_of(node)}")
+        kind, expected = type_of(node), INPUTS.get(str(node.target), type_of(node))
+        if kind != expected or kind.rows != TOKENS:
+            raise VerificationError(f"the input '{node.target}' is {kind}, not {expected} with one entry a token")
     elif node.op == "get_attr":
         weight = program.weights.get(str(node.target))
         if weight is None or weight.type != type_of(node):

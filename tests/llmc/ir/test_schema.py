@@ -152,9 +152,16 @@ def test_two_outputs_of_one_name_are_refused():
         maker.finish()
 
 
-def test_input_that_no_step_gives_is_refused():
+def test_input_of_an_unknown_name_needs_a_type():
+    with pytest.raises(VerificationError, match="'token_type' needs a type"):
+        Maker().input("token_type")
+
+
+@pytest.mark.parametrize("kind", [TensorType("float32", ("R", 4)), TensorType("float32", (4,))])
+def test_input_without_an_entry_for_each_token_is_refused(kind):
     maker = Maker()
     maker.outputs = ("a",)
-    maker.graph.output((maker.op(ops.add, maker.x, maker.op(ops.reshape, maker.input("token_type"), shape=(1,))),))
-    with pytest.raises(VerificationError, match="no input 'token_type'; known: input_ids, position"):
+    maker.graph.output((maker.op(ops.relu, maker.x),))
+    maker.graph.output_node().args = ((maker.input("gates", kind),),)
+    with pytest.raises(VerificationError, match="one entry a token"):
         maker.finish()
