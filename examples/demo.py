@@ -51,8 +51,9 @@ def main() -> None:
     console.print(f"compiled in {time.perf_counter() - began:.1f} s\n")
     print(model.explain())
 
-    model.generate(PROMPT, max_new_tokens=NEW_TOKENS)  # the first run touches memory for the first time
-    result = model.generate(PROMPT, max_new_tokens=NEW_TOKENS)
+    how = dict(max_new_tokens=NEW_TOKENS, temperature=0.7, top_p=0.9, seed=3)
+    model.generate(PROMPT, **how)  # the first run touches memory for the first time
+    result = model.generate(PROMPT, **how)
     console.print(Syntax(PROMPT + (result.text or ""), "python", background_color="default"))
 
     original = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval()

@@ -65,7 +65,7 @@ def test_three_hundred_random_modules_agree(part):
     agree_on(30, part)
 
 
-@settings(max_examples=40, derandomize=True, **COMMON)
+@settings(max_examples=24, derandomize=True, **COMMON)
 @given(plans, st.sampled_from(MUTATIONS), st.integers(0, 2))
 def test_mutants_are_refused_with_the_node_named(plan, mutation, place):
     with pytest.raises(CaptureError, match=r"node '\w+'\).*\n  at random_modules\.py:\d+"):

@@ -40,7 +40,7 @@ def model(toy, monkeypatch):
             return self
 
         def lower(self, program):
-            assert program.inputs == ("input_ids",)
+            assert list(program.inputs) == ["input_ids"]
             return toy(INFO.vocab_size)
 
     monkeypatch.setattr(registry, "default", Toys)

@@ -23,7 +23,7 @@ def specs(make):
     editor.graph.output((make(editor, ids, position, table),))
     program = editor.finish()
     found = input_specs(program)
-    assert tuple(found) == program.inputs
+    assert list(found) == list(program.inputs)
     return found
 
 
