@@ -14,6 +14,7 @@ from llmc.pipeline.instrument import Compare, Dump, Verify
 from llmc.pipeline.pipeline import Instrument
 from llmc.pipeline.recipe import resolve
 from llmc.plugins import registry as plugins
+from llmc.runtime.contract import check_sizes
 from llmc.runtime.info import ModelInfo
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
@@ -43,8 +44,9 @@ def compile(
     at most what the model allows. threads: all cores by default. verify: prove the program's rules again after every pass.
     compare: measure what each pass changes of the outputs. dump_dir: write the program after each pass there.
 
-    Raises CaptureError, PluginError, PipelineError, UnsupportedError or ToolchainError, each saying what to do.
+    Raises CaptureError, InputError, PluginError, PipelineError, UnsupportedError or ToolchainError, each saying what to do.
     """
+    check_sizes(1, threads)
     registry = plugins.default()
     lowering = registry.backend(backend)
     pipeline = resolve(recipe, passes, registry)

@@ -24,8 +24,7 @@ def sink_rows(editor: Editor) -> None:
         if node not in needed:
             needed.add(node)
             pending.extend(node.all_input_nodes)
-    every = set(editor.graph.nodes)
-    for node in [n for n in every if n.op != "get_attr" and (n in needed or n.op == "placeholder")]:
+    for node in [n for n in editor.graph.nodes if n.op != "get_attr" and (n in needed or n.op == "placeholder")]:
         readers = [user for user in node.users if user not in needed]
         if not readers:
             continue

@@ -25,8 +25,7 @@ def generate(
 ) -> None:
     """Continue a text, as it comes, on stdout; timings go to stderr."""
     from llmc.errors import InputError
-    from llmc.runtime.contexts import ContextPool
-    from llmc.runtime.generate import GenerationOptions, Generator
+    from llmc.runtime.generate import GenerationOptions
     from llmc.runtime.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
@@ -34,12 +33,9 @@ def generate(
     opened = open_model(model, recipe=recipe, backend=backend, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
-    info = opened.info
-    options = GenerationOptions(max_new_tokens, sampling, frozenset(info.eos_ids), tuple(stop or ()))
-    pool = ContextPool(opened.executable, info.threads)
-    generator = Generator(pool.lease, info.vocab_size, info.max_context, opened.tokenizer)
+    options = GenerationOptions(max_new_tokens, sampling, frozenset(opened.info.eos_ids), tuple(stop or ()))
     ids = opened.tokenizer.encode(text)
-    [result] = generator.generate([ids], options, on_text=lambda _, piece: print(piece, end="", flush=True))
+    [result] = opened.generator.generate([ids], options, on_text=lambda _, piece: print(piece, end="", flush=True))
     print(flush=True)
     tell(
         f"{result.prompt_tokens} prompt tokens in {result.prefill_seconds:.2f} s, {result.new_tokens} new tokens, "

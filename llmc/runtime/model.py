@@ -80,7 +80,7 @@ class CompiledModel:
             frozenset(self.info.eos_ids),
             (stop,) if isinstance(stop, str) else stop,
         )
-        generator = Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
+        generator = self.generator
         single = _is_single(prompts)
         ids = [self._ids(prompt) for prompt in ([prompts] if single else prompts)]  # type: ignore[list-item, arg-type]
         if not stream:
@@ -89,6 +89,11 @@ class CompiledModel:
         if not single:
             raise InputError("stream takes one prompt, not a list of prompts")
         return generator.stream(ids[0], options)
+
+    @property
+    def generator(self) -> Generator:
+        """What `generate` works with, for callers that want each token as it comes: token ids and `GenerationOptions` in."""
+        return Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if not isinstance(prompt, str):

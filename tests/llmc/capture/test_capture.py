@@ -67,6 +67,12 @@ def test_rows_are_selected_after_the_last_attention():
     assert len(linears) == 5 and len(program.find("linear")) == 3 * 7 + 1  # o, gate, up, down and head of the last layer
 
 
+def test_same_module_gives_the_same_program_every_time():
+    module = library_model("rope")
+    texts = {str(capture(module).program) for _ in range(4)}
+    assert len(texts) == 1
+
+
 def test_module_is_left_as_it_was_found():
     module = library_model("rope").train()
     before, mode = module.config._attn_implementation, module.training
