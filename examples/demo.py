@@ -71,7 +71,7 @@ def main() -> None:
     table.add_row("same most likely token", "", f"{quality.same_top1:.2%}")
     table.add_row("decode, tokens/s", f"{speed:.0f} (bf16)", f"{result.tokens_per_second:.0f}")
     console.print(table)
-    console.print(f"the code that ran: llmc inspect {MODEL.parent.name}/model --recipe int8 --source")
+    console.print("the code that ran: llmc inspect examples/tiny_lm/model --recipe int8 --source")
 
 
 if __name__ == "__main__":
