@@ -1,0 +1,1 @@
+"""A backend of llmc on XLA. Importing this imports neither jax nor torch."""

@@ -1,0 +1,76 @@
+"""Attention over a cache of blocks, a chunk of queries at a time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from llmc.ir.score import ScoreExpr
+from llmc.runtime.contract import BLOCK
+from llmc_xla.scores import Variables, evaluate
+
+MOST_ELEMENTS = 1 << 25
+"""Scores, or numbers of gathered keys, that are in memory at once; chunks beyond that take their turn."""
+
+
+class Chunks(NamedTuple):
+    """The tokens of a step by chunks: N chunks of up to L consecutive tokens of one run.
+
+    tokens: int32 `[N, L]`, which token; a place that is empty repeats the first. position: int32 `[N, L]`, where in its
+    sequence. tables: int32 `[N, W]`, the blocks of the sequence. place: int32 `[T]`, n * L + l of each token.
+    """
+
+    tokens: Array
+    position: Array
+    tables: Array
+    place: Array
+
+
+def attend(
+    q: Array,
+    cache: tuple[Array, Array],
+    sinks: Array | None,
+    chunks: Chunks,
+    scale: float,
+    score: ScoreExpr,
+    admits: ScoreExpr,
+) -> Array:
+    """q `[T, H, D]` over keys and values `[blocks, BLOCK, G, D]`: `[T, H, Dv]`."""
+    keys, values = cache
+    heads, groups = q.shape[1], keys.shape[2]
+    span = chunks.tables.shape[1] * BLOCK
+
+    def one(chunk: tuple[Array, Array, Array]) -> Array:
+        """A chunk's tokens `[L]`, positions `[L]` and table `[W]`: `[L, H, Dv]`."""
+        tokens, position, table = chunk
+        position, k_position = position.astype(jnp.int64), jnp.arange(span, dtype=jnp.int64)
+        query = q[tokens].reshape(len(tokens), groups, heads // groups, -1)
+        key, value = (stored[table].reshape(span, groups, -1) for stored in (keys, values))
+        # What a block holds beyond the written positions is undefined, and nothing times NaN is NaN.
+        value = jnp.where((k_position <= position.max())[:, None, None], value, 0.0)
+        raw = jnp.einsum("lgrd,kgd->grlk", query, key).reshape(heads, len(tokens), span) * scale
+        q_position, k_position = position[None, :, None], k_position[None, None, :]
+        variables = Variables(raw, jnp.arange(heads)[:, None, None], q_position, k_position)
+        allowed = evaluate(admits, variables).astype(bool) & (k_position <= q_position)
+        scores = jnp.where(allowed, evaluate(score, variables).astype(jnp.float32), -jnp.inf)
+        weights = softmax(jnp.broadcast_to(scores, raw.shape), sinks)
+        mixed = jnp.einsum("grlk,kgd->lgrd", weights.reshape(groups, -1, len(tokens), span), value)
+        return mixed.reshape(len(tokens), heads, -1)
+
+    count, length = chunks.tokens.shape
+    most = max(heads * length * span, groups * span * (keys.shape[3] + values.shape[3]))
+    mapped = chunks.tokens, chunks.position, chunks.tables
+    at_once = MOST_ELEMENTS // most
+    mixed = jax.vmap(one)(mapped) if count <= at_once else lax.map(one, mapped, batch_size=max(at_once, 1))
+    return mixed.reshape(count * length, heads, -1)[chunks.place]
+
+
+def softmax(scores: Array, sinks: Array | None) -> Array:
+    """Over the last dimension of `[H, L, K]`, with each head's sink `[H]` added to its denominator."""
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    column = jnp.broadcast_to(sinks[:, None, None], (*scores.shape[:2], 1))
+    return jax.nn.softmax(jnp.concatenate((scores, column), -1), axis=-1)[..., :-1]

@@ -1,0 +1,74 @@
+"""A step of a program as a pure function: (weights, cache, arrays) -> (cache, outputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax import Array
+from torch.fx import Node
+
+from llmc.ir.program import Program
+from llmc_xla.attention import attend
+from llmc_xla.formats import dense
+from llmc_xla.ops import OPS, READ_AS_STORED
+
+LOWERED = frozenset(OPS) | {"attention", "select_rows"}
+
+Cache = list[tuple[Array, Array]]
+"""Keys `[blocks + 1, BLOCK, G, D]` and values `[blocks + 1, BLOCK, G, Dv]` of each pair, in the order of `cache_pairs`."""
+
+Step = Callable[[Mapping[str, Any], Cache, Mapping[str, Any]], tuple[Cache, dict[str, Array]]]
+
+
+def cache_pairs(program: Program) -> list[tuple[Node, Node]]:
+    """The pairs of key and value nodes that attention reads, in order; each has a cache of its own."""
+    return list(dict.fromkeys((node.args[1], node.args[2]) for node in program.find("attention")))  # type: ignore[misc]
+
+
+def step_function(program: Program) -> Step:
+    """The step of a program over the arrays of `shapes.arrays`, to be traced with 64-bit types and full precision.
+
+    Tokens first write their keys and values into their blocks, then attend. The arrays' sizes are the shape of the step.
+    """
+    pairs = cache_pairs(program)
+
+    def step(weights: Mapping[str, Any], cache: Cache, arrays: Mapping[str, Any]) -> tuple[Cache, dict[str, Array]]:
+        cache = list(cache)
+        written: set[int] = set()
+        values: dict[Any, Any] = {None: None}
+
+        def attention(node: Node) -> Array:
+            q, *pair, sinks = [*node.args, None][:4]
+            index = pairs.index(tuple(pair))  # type: ignore[arg-type]
+            if index not in written:
+                stored = zip(cache[index], pair, strict=True)
+                cache[index] = tuple(old.at[arrays["block"], arrays["slot"]].set(values[new]) for old, new in stored)  # type: ignore[assignment]
+                written.add(index)
+            return attend(values[q], cache[index], dense(values[sinks]), arrays["chunks"], **node.kwargs)  # type: ignore[arg-type]
+
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = arrays["inputs"][node.target]
+            elif node.op == "get_attr":
+                values[node] = weights[node.target]
+            elif node.op == "call_function":
+                name = node.target.name
+                if name == "attention":
+                    values[node] = attention(node)
+                elif name == "select_rows":
+                    values[node] = values[node.args[0]][arrays["rows"]]
+                else:
+                    operands = [values[arg] if isinstance(arg, Node) else arg for arg in node.args]
+                    if name not in READ_AS_STORED:
+                        operands = [dense(operand) for operand in operands]
+                    values[node] = OPS[name](*operands, **node.kwargs)
+        return cache, {name: values[node] for name, node in zip(program.outputs, program.results, strict=True)}
+
+    return step
+
+
+def copy_blocks(cache: Cache, copies: Array) -> Cache:
+    """The cache after copies `[C, 2]` of blocks (from, to): all are read, then all written."""
+    sources, targets = copies.T
+    return [(keys.at[targets].set(keys[sources]), values.at[targets].set(values[sources])) for keys, values in cache]
