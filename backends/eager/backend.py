@@ -37,6 +37,9 @@ class EagerBackend(Backend):
         program.verify()
         return EagerExecutable(program)
 
+    def targets(self) -> tuple[str, ...]:
+        return ("torch on CPU",)
+
 
 class EagerExecutable(Executable):
     """A program with its weights evaluated."""

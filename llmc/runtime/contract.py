@@ -114,7 +114,13 @@ class Backend(ABC):
     """Lowers programs. One instance may lower many."""
 
     name: str
+
     formats: tuple[str, ...] = ("f32",)
+    """What weights may be stored in, by the names of `str(weight.format)`."""
+
+    lacks: Mapping[str, str] = {}
+    """Formats whose type the hardware does not have, and why; `lower` refuses them. Every backend runs every op in float32, and
+    `linear` in int8; any other refusal that is not named here fails the conformance suite (`llmc.conformance`)."""
 
     @abstractmethod
     def lower(self, program: Program) -> Executable:
@@ -123,6 +129,13 @@ class Backend(ABC):
     def availability(self) -> Availability:
         """Whether this backend can run on this machine."""
         return Availability(True)
+
+    def targets(self) -> tuple[str, ...]:
+        """What code is made for, in a user's words: what runs on this machine first, then what is only exported for.
+
+        Asked only where the backend is available.
+        """
+        return ("this machine",)
 
     def version(self) -> str:
         """What generated code depends on besides the program; part of cache keys."""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.eager.backend import EagerBackend
 from llmc.capture.capture import capture
+from llmc.conformance.forms import chunked, prefill, ragged, relative_error
 from llmc.errors import CaptureError
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
-from tests.backends.forms import chunked, prefill, ragged, relative_error
 from tests.e2e.random_modules import MUTATIONS, VOCAB, MutantModel, RandomModel, plans
 
 IDS = (torch.tensor([[3, 1, 4, 1, 5, 9, 2]]),)

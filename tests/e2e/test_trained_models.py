@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import llmc
+from llmc.conformance.forms import chunked, prefill, ragged, relative_error
 from llmc.evaluate.divergence import divergence
-from tests.backends.forms import chunked, prefill, ragged, relative_error
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "examples" / "tiny_lm" / "model"

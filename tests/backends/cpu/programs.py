@@ -9,13 +9,13 @@ import torch
 
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.eager.backend import EagerBackend
+from llmc.conformance.forms import CACHE_BLOCKS, Runner, relative_error
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.formats import Integer
 from llmc.ir.program import Program
 from llmc.ir.weights import Encoded, Stored
 from llmc.passes.quantization.rounding import round_rows
-from tests.backends.forms import CACHE_BLOCKS, Runner, relative_error
 
 
 def program(build, **outputs) -> Program:

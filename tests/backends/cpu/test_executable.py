@@ -13,16 +13,16 @@ import pytest
 from llmc.backends.cpu import executable as module
 from llmc.backends.cpu import toolchain
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.conformance.forms import prefill
+from llmc.conformance.programs import every_output
 from llmc.errors import ToolchainError, UnsupportedError
-from tests.backends.forms import prefill
-from tests.backends.test_contract import segment
 
 IDS = [(5 * i) % 19 for i in range(40)]
 
 
 @pytest.fixture(scope="module")
 def executable():
-    return CpuBackend().lower(segment())
+    return CpuBackend().lower(every_output())
 
 
 def used_memory() -> int:
@@ -70,7 +70,7 @@ def test_child_of_a_process_that_has_not_stepped_may_use_threads(executable):
     code = (
         "import os, signal\n"
         "from tests.backends.cpu.test_executable import *\n"
-        "lowered = CpuBackend().lower(segment())\n"
+        "lowered = CpuBackend().lower(every_output())\n"
         "assert in_child(lambda: 7 * bool(prefill(lowered.context(64, threads=2), IDS).size)) == 7\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], timeout=120)
@@ -81,7 +81,7 @@ def test_cache_that_does_not_fit_is_refused_and_leaves_nothing_behind(executable
     code = (
         "import resource\n"
         "from tests.backends.cpu.test_executable import *\n"
-        "lowered = CpuBackend().lower(segment())\n"
+        "lowered = CpuBackend().lower(every_output())\n"
         "before = used_memory()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (before + 3 * 10**9,) * 2)\n"
         "for _ in range(3):\n"
@@ -113,5 +113,5 @@ def test_library_made_for_another_interface_or_block_is_refused(tmp_path, monkey
         (tmp_path / "kernels" / name).write_text(text.replace(*change))
     monkeypatch.setattr(toolchain, "KERNELS", tmp_path / "kernels")
     with pytest.raises(ToolchainError, match=r"interface version \d and cache blocks of \d+ positions, not") as caught:
-        CpuBackend().lower(segment())
+        CpuBackend().lower(every_output())
     assert f"{module.ABI} and cache blocks of 32" in str(caught.value)

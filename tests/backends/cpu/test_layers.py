@@ -12,12 +12,12 @@ from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.generate import Generator
 from llmc.backends.eager.backend import EagerBackend
 from llmc.capture.capture import capture
+from llmc.conformance.forms import CACHE_BLOCKS, chunked, prefill, relative_error
+from llmc.conformance.modules import SelfAttention, library_model
 from llmc.ir.blocks import Blocks
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
 from tests.backends.cpu.programs import step
-from tests.backends.forms import CACHE_BLOCKS, chunked, prefill, relative_error
-from tests.llmc.models import SelfAttention, library_model
 
 WIDTH, VOCAB = 32, 50
 IDS = np.random.default_rng(0).integers(0, VOCAB, 45).tolist()

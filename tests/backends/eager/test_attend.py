@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from llmc.backends.eager.backend import EagerBackend
+from llmc.conformance.forms import prefill
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.score import CAUSAL, SCORE
 from llmc.ir.weights import Stored
-from tests.backends.forms import prefill
 
 ROLES = {"same-query-and-key": "aab", "same-query-and-value": "aba", "same-key-and-value": "abb", "one-for-all": "aaa"}
 

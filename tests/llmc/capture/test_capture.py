@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from llmc.capture.capture import capture
+from llmc.conformance.modules import LearnedPositions, SelfAttention, TrilAttention, library_model
 from llmc.errors import CaptureError
 from llmc.ir.score import CAUSAL
-from tests.llmc.models import LearnedPositions, SelfAttention, TrilAttention, library_model
 
 IDS = (torch.tensor([[3, 1, 4, 1, 5, 9]]),)
 

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 import llmc
+from llmc.conformance.modules import library_model
 from llmc.errors import InputError
 from llmc.evaluate.divergence import divergence
 from llmc.evaluate.perplexity import perplexity, split_windows
-from tests.llmc.models import library_model
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "tiny_lm" / "model"
 COUNT, WINDOW = 700, 200

@@ -1,4 +1,4 @@
-"""Models for the tests: two written by hand as people write them, and small ones of the library."""
+"""Modules for the tests: two written by hand as people write them, and small ones of the library."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class LearnedPositions(nn.Module):
         _, t = ids.size()
         assert t <= self.context, "the sequence is too long"
         x = self.tokens(ids) + self.positions(torch.arange(0, t, dtype=torch.long))
-        for (first, second), attention, mlp in zip(self.norms, self.attentions, self.mlps, strict=True):
-            x = x + attention(first(x))
-            x = x + mlp(second(x))
+        for norms, attention, mlp in zip(self.norms, self.attentions, self.mlps, strict=True):
+            x = x + attention(norms[0](x))  # type: ignore[index]
+            x = x + mlp(norms[1](x))  # type: ignore[index]
         return self.final(x)
 
     def forward(self, ids: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -55,6 +55,8 @@ class LearnedPositions(nn.Module):
 
 class TrilAttention(nn.Module):
     """Attention spelled out over a buffer of ones below the diagonal, one layer of a bigram-like model."""
+
+    mask: Tensor
 
     def __init__(self, vocab: int = 67, width: int = 48, heads: int = 4, layers: int = 2, context: int = 48) -> None:
         super().__init__()

@@ -1,19 +1,25 @@
-"""The forms that a step may take, for tests that compare backends with the original and with themselves."""
+"""The forms that a step may take, and what results are compared by."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.runtime.contract import Context
+from llmc.runtime.contract import Context, Executable
 from llmc.runtime.sequences import Sequences
 
 Logits = NDArray[np.float32]
 CACHE_BLOCKS = 64
 
+CLOSE = 1e-5
+"""Relative error of float32 results against exact ones, and of rows against the same rows in other company where a backend
+is not `row_exact`."""
+
 
 class Runner:
-    """Sequences of one context, stepped by hand; `output` is the program's first."""
+    """Sequences of one context, stepped by hand; what comes back is the program's first output."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.sequences = context, Sequences(CACHE_BLOCKS)
@@ -54,6 +60,13 @@ def ragged(context: Context, prompts: list[list[int]]) -> list[Logits]:
     return [np.concatenate(parts) for parts in done]
 
 
-def relative_error(values: Logits, reference: Logits) -> float:
+def relative_error(values: NDArray[Any], reference: NDArray[Any]) -> float:
     """Norm of the difference over the norm."""
-    return float(np.linalg.norm(values - reference) / np.linalg.norm(reference))
+    return float(np.linalg.norm(values - reference) / max(float(np.linalg.norm(reference)), 1e-9))
+
+
+def same_rows(executable: Executable, values: NDArray[Any], expected: NDArray[Any], tolerance: float = CLOSE) -> bool:
+    """Whether rows are what they were in other company: bit for bit if the backend says so, else within a tolerance."""
+    if executable.row_exact or values.dtype.kind != "f":
+        return np.array_equal(values, expected)
+    return values.shape == expected.shape and relative_error(values, expected) <= tolerance

@@ -1,0 +1,80 @@
+"""Programs of a few nodes, written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.fx import Node
+
+from llmc.ir import ops
+from llmc.ir.edit import Editor
+from llmc.ir.program import Program
+from llmc.ir.score import CAUSAL, SCORE
+from llmc.ir.weights import Stored
+
+VOCAB, WIDTH, POSITIONS = 19, 36, 70
+
+Make = Callable[[Editor, Node, Node], Node]
+"""What a case is made by: from an editor and two values float32 `[T, WIDTH]` to the result."""
+
+
+def build(make: Make) -> Program:
+    """A program whose one output is the result of `make`, flattened to float32 `[T, ...]`."""
+    torch.manual_seed(5)
+    editor = Editor()
+    ids = editor.input("input_ids")
+    tables = [editor.weight(Stored(torch.randn(VOCAB, WIDTH)), name) for name in ("a", "b")]
+    result = make(editor, *(editor.op(ops.embedding, ids, table) for table in tables))
+    if result.meta["type"].dtype != "float32":
+        result = editor.op(ops.cast, result, dtype="float32")
+    result = editor.op(ops.reshape, result, shape=(result.meta["type"].width,))
+    editor.outputs = ("logits",)
+    editor.graph.output((result,))
+    return editor.finish()
+
+
+def weight(editor: Editor, *shape: int, scale: float = 1.0) -> Node:
+    """Random numbers in float32."""
+    return editor.weight(Stored(torch.randn(shape) * scale), "w")
+
+
+def heads(editor: Editor, x: Node, count: int = 3) -> Node:
+    """`[T, WIDTH]` as `[T, count, WIDTH / count]`."""
+    return editor.op(ops.reshape, x, shape=(count, WIDTH // count))
+
+
+def exact(program: Program, ids: list[int]) -> NDArray[np.float64]:
+    """The output of the reference semantics in float64."""
+    module = program.as_module().double()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            return module(torch.tensor(ids))["logits"].numpy()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def some_ids(count: int, vocab: int = VOCAB, seed: int = 2) -> list[int]:
+    """Random ids."""
+    return np.random.default_rng(seed).integers(0, vocab, count).tolist()
+
+
+def every_output() -> Program:
+    """Attention over embeddings; what comes of it for all tokens and for the rows asked for, in three dtypes."""
+    torch.manual_seed(5)
+    editor = Editor()
+    table, turns = (editor.weight(Stored(torch.randn(rows, 8)), "w") for rows in (VOCAB, POSITIONS))
+    ids = editor.input("input_ids")
+    x = editor.op(ops.embedding, ids, table)
+    x = editor.op(ops.add, x, editor.op(ops.embedding, editor.input("position"), turns))
+    split = editor.op(ops.reshape, x, shape=(2, 4))
+    hidden = editor.op(ops.attention, split, split, split, scale=0.5, score=SCORE, admits=CAUSAL)
+    rows = editor.op(ops.reshape, editor.op(ops.select_rows, hidden), shape=(8,))
+    editor.outputs = ("rows", "hidden", "next", "above", "above_rows")
+    above = editor.op(ops.gt, hidden, 0.0)
+    editor.graph.output((rows, hidden, editor.op(ops.add, ids, 1), above, editor.op(ops.select_rows, above)))
+    return editor.finish()

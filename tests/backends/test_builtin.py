@@ -1,0 +1,21 @@
+"""What the backends that come with llmc promise beyond the conformance suite."""
+
+import pytest
+
+from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.emit import EMIT
+from llmc.backends.eager.backend import EagerBackend
+from llmc.conformance.programs import every_output
+from llmc.ir.op import OPS
+from llmc.runtime.contract import BLOCK
+
+
+def test_every_op_of_the_dialect_has_cpp():
+    assert set(OPS) == set(EMIT)
+
+
+@pytest.mark.parametrize("backend", [EagerBackend, CpuBackend])
+def test_rows_are_exact_nothing_is_lacking_and_caches_are_as_small_as_can_be(backend):
+    executable = backend().lower(every_output())
+    assert executable.row_exact and not backend.lacks
+    assert executable.block_bytes == BLOCK * 2 * 8 * 4
