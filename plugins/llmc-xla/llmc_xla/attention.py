@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ class Chunks(NamedTuple):
     sequence. tables: int32 `[N, W]`, the blocks of the sequence. place: int32 `[T]`, n * L + l of each token.
     """
 
-    tokens: Array
-    position: Array
-    tables: Array
-    place: Array
+    tokens: Any
+    position: Any
+    tables: Any
+    place: Any
 
 
 def attend(

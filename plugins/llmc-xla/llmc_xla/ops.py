@@ -15,11 +15,11 @@ from jax import Array, lax
 
 from llmc_xla.formats import dense, product, rows
 
-Function = Callable[..., Array]
+Function = Callable[..., Any]
 ORDER = (jnp.bool_, jnp.int64, jnp.float32)
 
 
-def widest(*operands: Any) -> list[Array]:
+def widest(*operands: Any) -> list[Any]:
     """Operands in the widest dtype among them: bool, then int64, then float32."""
     arrays = [jnp.asarray(x, _number_dtype(x)) for x in operands]
     dtype = max((array.dtype for array in arrays), key=ORDER.index)

@@ -79,7 +79,7 @@ def arrays(batch: Batch, shape: Shape, inputs: Mapping[str, InputSpec]) -> dict[
         "block": _filled(block, shape.tokens, sink),
         "slot": _filled(batch.position % BLOCK, shape.tokens),
         "rows": _filled(batch.out_rows, shape.rows),
-        "chunks": _chunks(batch, shape),
+        "chunks": _chunks(batch, shape)._asdict(),  # plain dicts, so that whoever reads an export needs no type of ours
     }
 
 

@@ -9,7 +9,7 @@ from jax import Array
 from torch.fx import Node
 
 from llmc.ir.program import Program
-from llmc_xla.attention import attend
+from llmc_xla.attention import Chunks, attend
 from llmc_xla.formats import dense
 from llmc_xla.ops import OPS, READ_AS_STORED
 
@@ -34,7 +34,7 @@ def step_function(program: Program) -> Step:
     pairs = cache_pairs(program)
 
     def step(weights: Mapping[str, Any], cache: Cache, arrays: Mapping[str, Any]) -> tuple[Cache, dict[str, Array]]:
-        cache = list(cache)
+        cache, chunks = list(cache), Chunks(**arrays["chunks"])
         written: set[int] = set()
         values: dict[Any, Any] = {None: None}
 
@@ -45,7 +45,7 @@ def step_function(program: Program) -> Step:
                 stored = zip(cache[index], pair, strict=True)
                 cache[index] = tuple(old.at[arrays["block"], arrays["slot"]].set(values[new]) for old, new in stored)  # type: ignore[assignment]
                 written.add(index)
-            return attend(values[q], cache[index], dense(values[sinks]), arrays["chunks"], **node.kwargs)  # type: ignore[arg-type]
+            return attend(values[q], cache[index], dense(values[sinks]), chunks, **node.kwargs)  # type: ignore[arg-type]
 
         for node in program.graph.nodes:
             if node.op == "placeholder":
