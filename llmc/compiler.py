@@ -10,13 +10,16 @@ from llmc import __version__
 from llmc.capture.capture import capture
 from llmc.capture.checkpoint import map_weights
 from llmc.capture.source import open_source
+from llmc.errors import InputError
 from llmc.pipeline.instrument import Compare, Dump, Verify
 from llmc.pipeline.pipeline import Instrument
 from llmc.pipeline.recipe import resolve
 from llmc.plugins import registry as plugins
 from llmc.runtime.contract import check_sizes
 from llmc.runtime.info import ModelInfo
+from llmc.runtime.lowering import lower
 from llmc.runtime.model import CompiledModel
+from llmc.runtime.sampling import is_integer
 from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ def compile(
     Raises CaptureError, InputError, PluginError, PipelineError, UnsupportedError or ToolchainError, each saying what to do.
     """
     check_sizes(1, threads)
+    if max_context is not None and (not is_integer(max_context) or max_context < 1):
+        raise InputError(f"max_context must be a whole number from 1 upwards, not {max_context!r}")
     registry = plugins.default()
     lowering = registry.backend(backend)
     pipeline = resolve(recipe, passes, registry)
@@ -63,7 +68,7 @@ def compile(
     instruments = [instrument for instrument in wanted if instrument is not None]
     result = pipeline.run(program, registry, instruments)
 
-    executable = lowering.lower(result.program)
+    executable = lower(lowering, backend, result.program)
     info = ModelInfo(
         name=source.name,
         vocab_size=captured.vocab_size,

@@ -59,8 +59,8 @@ def functor(name: str, score: ScoreExpr, admits: ScoreExpr) -> str:
     return "\n".join([
         f"// {comment(f'score: {score}; keys: {admits}')}",
         f"struct {name} {{",
-        f"    static inline float score(float s, int h, int q, int k) {{ return {changed}; }}",
-        f"    static inline bool admits(int h, int q, int k) {{ return {admitted}; }}",
+        f"    static inline float score(float s, int h, int64_t q, int64_t k) {{ return {changed}; }}",
+        f"    static inline bool admits(int h, int64_t q, int64_t k) {{ return {admitted}; }}",
         f"    static inline int first(int q) {{ return {first}; }}",
         "};",
     ])

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from llmc.capture.export import Wrapper, export
 from llmc.capture.interpret import Interpreter
-from llmc.capture.lengths import lengths_of
+from llmc.capture.lengths import MOST_POSITIONS, lengths_of
 from llmc.capture.rows import sink_rows
 from llmc.capture.selfcheck import check_lengths
 from llmc.errors import CaptureError
-from llmc.ir.program import Program
+from llmc.ir.program import Program, type_of
 from llmc.runtime.limits import input_specs
 
 PREFIX = "module."
@@ -63,16 +63,16 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
         program = editor.finish()
         stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
         limits = {name: spec.limit for name, spec in input_specs(program).items()}
+        if 0 in limits.values():
+            raise CaptureError("the module subtracts from its ids or positions before it looks them up: the first is negative")
         bound = min((b for b in (limits.get("position"), lengths.longest, stated) if b), default=None)
         stack.close()  # the module as its author wrote it, attention and all
         possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
         check_lengths(Wrapper(prepared, dict), program, ids, possible)
+    bound = MOST_POSITIONS if bound is None and max_context else bound
     if max_context is not None and bound is not None and max_context > bound:
         raise CaptureError(f"max_context={max_context} is beyond the {bound} positions that the model was made for")
-    vocabulary = limits["input_ids"]
-    if vocabulary is None:
-        raise CaptureError("the module looks its input ids up in no embedding table; is it a language model?")
-    return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary)
+    return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary(program, limits["input_ids"]))
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:
@@ -82,8 +82,8 @@ def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -
                 f"{type(module).__name__} needs example_inputs=(ids,), an int64 tensor [1, S] of valid token ids"
             )
         return torch.arange(EXAMPLE_LENGTH)[None] % 5
-    if len(example_inputs) != 1 or not isinstance(example_inputs[0], Tensor):
-        raise CaptureError("example_inputs must be a tuple of one tensor, the token ids")
+    if not isinstance(example_inputs, tuple | list) or len(example_inputs) != 1 or not isinstance(example_inputs[0], Tensor):
+        raise CaptureError("example_inputs must be a tuple of one tensor, the token ids: example_inputs=(ids,)")
     ids = example_inputs[0]
     if ids.dtype != torch.int64 or ids.ndim != 2 or ids.shape[1] < 2:
         raise CaptureError(f"example ids must be int64 [1, S] with S of at least 2, got {ids.dtype} {list(ids.shape)}")
@@ -103,3 +103,17 @@ def ready(module: nn.Module) -> Iterator[nn.Module]:
         for m, mode, buffers in before:  # a forward may put other tensors in place of buffers
             m.training = mode
             m._buffers.update(buffers)
+
+
+def vocabulary(program: Program, limit: int | None) -> int:
+    """How many ids there are: those that the tables they index have rows for; if they are changed first, rows of the table."""
+    if limit is not None:
+        return limit
+    reached = set()
+    for node in program.graph.nodes:  # whatever is computed from the ids
+        if node.target == "input_ids" or any(arg in reached for arg in node.all_input_nodes):
+            reached.add(node)
+    rows = [int(type_of(node.args[1]).shape[0]) for node in program.find("embedding") if node.args[0] in reached]
+    if not rows:
+        raise CaptureError("the module looks its input ids up in no embedding table; is it a language model?")
+    return min(rows)

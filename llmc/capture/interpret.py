@@ -6,6 +6,7 @@ import inspect
 import operator
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from llmc.capture.axes import Builder, fold
 from llmc.capture.rules import MIXERS, load_rules
+from llmc.capture.rules.pointwise import dtype_name
 from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of, normal
 from llmc.errors import CaptureError, VerificationError
 from llmc.ir.program import type_of
@@ -25,6 +27,9 @@ from llmc.ir.weights import Stored
 IGNORED = (
     "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size",
 )  # fmt: skip
+PACKAGE = str(Path(__file__).parents[1])
+"""Its own frames stand in every trace."""
+
 TAKE_LENGTHS = {
     f"aten::{name}"
     for name in (
@@ -65,7 +70,7 @@ class Interpreter:
                 elif node.op != "output" and not _ignored(node):
                     self.builder.editor.origin = self.origin(node)
                     self.values[node] = self.call(node)
-                    check_sizes(self.values[node], node.meta.get("val"))
+                    check_result(self.values[node], node.meta.get("val"))
             except (Refusal, VerificationError) as error:
                 raise CaptureError(self.refusal(node, str(error))) from error
             except CaptureError:
@@ -162,7 +167,7 @@ class Interpreter:
         schema = node.target._schema  # type: ignore[union-attr]
         given = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
         given |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-        dims: Any = given.get("dim", given.get("dims"))
+        dims: Any = next((given[name] for name in ("dim", "dims", "dimension") if name in given), None)
         dims = [dims] if isinstance(dims, int) else dims
         for value in values:
             place, rank = index_of(value.layout, "token"), len(value.layout)
@@ -176,7 +181,7 @@ class Interpreter:
         stack = node.meta.get("nn_module_stack") or {}
         path = next((entry[0] for entry in reversed(list(stack.values())) if isinstance(entry, tuple)), "")
         frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', node.meta.get("stack_trace") or "")
-        own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+        own = [frame for frame in frames if "/torch/" not in frame[0] and not frame[0].startswith(PACKAGE)]
         source = f"{own[-1][0].rsplit('/', 1)[-1]}:{own[-1][1]}" if own else ""
         return Origin(path.removeprefix(self.prefix.rstrip(".")).lstrip("."), source)
 
@@ -194,17 +199,20 @@ def _ignored(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in IGNORED
 
 
-def check_sizes(value: Any, expected: Any) -> None:
-    """Compare what a rule made with the shapes that were seen while exporting. Raises Refusal if it lost track of them."""
+def check_result(value: Any, expected: Any) -> None:
+    """Compare what a rule made with the shape and dtype that were seen while exporting. Raises Refusal if they differ."""
     if isinstance(value, list | tuple) and isinstance(expected, list | tuple):
         for part, shape in zip(value, expected, strict=False):
-            check_sizes(part, shape)
+            check_result(part, shape)
     elif isinstance(value, Value) and isinstance(expected, Tensor):
         sizes = ["S" if isinstance(size, Length) else size for size in value.sizes]
         seen = zip(expected.shape, [*sizes, *[None] * expected.ndim], strict=False)
         shape = [size if isinstance(size, int) else own if free_unbacked_symbols(size) else "S" for size, own in seen]
         if sizes != shape:
             raise Refusal(f"its result is {shape}, but for one token at a time it would be {sizes}")
+        dtype = "float32" if expected.is_floating_point() else "bool" if expected.dtype == torch.bool else "int64"
+        if dtype_name(value) != dtype:
+            raise Refusal(f"its result is of {dtype}, but its rule gives {dtype_name(value)}")
 
 
 def describe_value(value: Any) -> str:

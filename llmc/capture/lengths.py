@@ -9,15 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from llmc.errors import CaptureError
 
-LENGTHS = range(1, 8193)
-"""Lengths that guards are tried on."""
+MOST_POSITIONS = 2**20
+"""Guards are tried on every length up to this one; no context is longer."""
 
 MOST_APART = 8
-"""So many lengths can be looked at one by one."""
+"""So many lengths can be looked at one by one, if they are short enough to run."""
+
+LONGEST_RUN = 2048
+"""Tokens that the module is run on to look at a length; what is said of a longer one ends the context before it."""
 
 OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
@@ -52,29 +56,38 @@ def lengths_of(exported: torch.export.ExportedProgram, name: str) -> Lengths:
     longest: int | None = None
     apart: set[int] = set()
     conditions = []
-    for guard in getattr(exported, "_guards_code", ()):
+    if not hasattr(exported, "_guards_code"):
+        raise CaptureError(f"torch {torch.__version__} does not tell the guards of an export; install one that llmc names")
+    for guard in exported._guards_code:
         said = re.sub(r"L\['input_ids'\]\.size\(\)\[1\]", "S", guard)
         try:
-            tree = ast.parse(said, mode="eval").body
-            failing = [length for length in LENGTHS if not evaluate(tree, length)]
-        except (SyntaxError, KeyError, TypeError, ZeroDivisionError):  # a guard of a form that is not known
+            holds = np.broadcast_to(evaluate(ast.parse(said, mode="eval").body, LENGTHS), LENGTHS.shape)
+        except (SyntaxError, KeyError, TypeError, ArithmeticError):  # a guard of a form that is not known
             conditions.append(said)
             continue
+        failing = LENGTHS[~holds]
         if len(failing) == len(LENGTHS) - 1:
-            (only,) = set(LENGTHS) - set(failing)
+            (only,) = LENGTHS[holds]
             raise CaptureError(f"{name} works for sequences of {only} tokens only: its code makes a number of the length; "
                                "take sizes from the input, and let them be sizes")  # fmt: skip
-        if failing and failing == list(range(failing[0], LENGTHS.stop)):
-            longest = min(longest or LENGTHS.stop, failing[0] - 1)
+        if len(failing) > MOST_APART and not holds[failing[0] - 1 :].any():
+            longest = min(longest or MOST_POSITIONS, int(failing[0]) - 1)
         elif len(failing) <= MOST_APART:
-            apart.update(failing)
+            apart.update(map(int, failing))
         else:
             conditions.append(said)
-    return Lengths(longest, tuple(sorted(apart)), tuple(conditions))
+    longest = min([*([longest] if longest else []), *(length - 1 for length in apart if length > LONGEST_RUN)], default=None)
+    return Lengths(longest, tuple(sorted(length for length in apart if length <= LONGEST_RUN)), tuple(conditions))
 
 
-def evaluate(tree: ast.expr, length: int) -> Any:
-    """The value of a guard's expression in S. Raises KeyError or TypeError for anything but arithmetic and comparisons."""
+LENGTHS = np.arange(1, MOST_POSITIONS + 1)
+
+
+def evaluate(tree: ast.expr, length: Any) -> Any:
+    """The value of a guard's expression in S, for many lengths at once.
+
+    Raises KeyError or TypeError for anything but arithmetic and comparisons.
+    """
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
         return tree.value
     if isinstance(tree, ast.Name) and tree.id == "S":

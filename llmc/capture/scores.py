@@ -239,3 +239,10 @@ def move_to_keys(expr: ScoreExpr) -> ScoreExpr:
     if expr == Q:
         return K
     return ScoreExpr(expr.kind, tuple(move_to_keys(arg) for arg in expr.args), expr.value)
+
+
+def swapped(expr: ScoreExpr) -> ScoreExpr:
+    """The expression with query and key in each other's place."""
+    if expr in (Q, K):
+        return K if expr == Q else Q
+    return ScoreExpr(expr.kind, tuple(map(swapped, expr.args)), expr.value)

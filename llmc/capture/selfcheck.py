@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmc.capture.export import Wrapper
 from llmc.errors import CaptureError
 from llmc.ir.program import Program
 
 TOLERANCE = 1e-3
-"""Relative difference of logits in float32: far above rounding, far below another function."""
+"""Difference of a row of logits, beside how far rows are from each other: far above rounding, far below another function."""
+
+NOISE = 0.05
 
 
 def check_lengths(wrapper: Wrapper, program: Program, ids: Tensor, apart: Iterable[int]) -> None:
-    """Run module and program on one id, on two, on all of `ids [1, S]`, and on as many as each number of `apart`.
+    """Run module and program on all of `ids [1, S]`, on one id, on two, and on as many as each number of `apart`.
 
     torch.export takes sizes of one for special, so code that treats a single token in a way of its own leaves no trace in the
-    graph. Raises CaptureError if the logits differ.
+    graph. Raises CaptureError if the logits differ. Meanwhile parameters that are all of one number, as some are before
+    training, are stirred, lest a product with zero hides a difference.
     """
-    module = program.as_module()
-    for length in sorted({1, 2, ids.shape[1], *apart}):
-        given = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
-        with torch.no_grad():
-            try:
-                expected = wrapper(given)
-            except Exception as error:
-                name, reason = type(wrapper.module).__name__, str(error).strip().split("\n")[0]
-                raise CaptureError(f"{name} fails for a sequence of {length}, which decoding needs: {reason}") from error
-            found = module(given[0])[program.outputs[0]]
-        expected = expected.reshape(-1, found.shape[-1])  # all positions, or the last alone
-        difference = (found[-len(expected) :] - expected).norm() / expected.norm().clamp_min(torch.finfo(torch.float32).tiny)
-        if not difference <= TOLERANCE:
-            raise CaptureError(
-                f"{type(wrapper.module).__name__} computes something else for a sequence of {length} than what was traced for "
-                f"{ids.shape[1]} (relative difference of logits {difference:.1e}); make its code the same for every length"
-            )
+    lengths = list(dict.fromkeys((ids.shape[1], 1, 2, *sorted(apart))))
+    with stirred(wrapper.module):
+        module = program.as_module()
+        varying: tuple[Tensor, Tensor] | None = None
+        for length in lengths:
+            given = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
+            with torch.no_grad():
+                try:
+                    expected = wrapper(given)
+                    found = module(given[0])[program.outputs[0]]
+                except Exception as error:
+                    name, reason = type(wrapper.module).__name__, str(error).strip().split("\n")[0]
+                    raise CaptureError(f"{name} fails for a sequence of {length}, which decoding needs: {reason}") from error
+            varying = varying or centre_and_spread(found)
+            expected = expected.reshape(-1, found.shape[-1])  # all positions, or the last alone
+            apart_by = difference(found[-len(expected) :], expected, *varying)
+            if not apart_by <= TOLERANCE:
+                raise CaptureError(
+                    f"{type(wrapper.module).__name__} computes something else for a sequence of {length} than what was traced "
+                    f"for {ids.shape[1]} (difference of a row of logits, beside how far rows differ: {apart_by:.1e}); "
+                    "make its code the same for every length"
+                )
+
+
+def centre_and_spread(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each column, and the usual distance of a row from it: what is the same in all rows tells nothing."""
+    finite = torch.where(rows.isfinite(), rows, 0.0).double()
+    centre = finite.mean(0)
+    return centre, (finite - centre).norm(dim=-1).median()
+
+
+def difference(found: Tensor, expected: Tensor, centre: Tensor, spread: Tensor) -> float:
+    """The largest norm of a row's difference, over its distance from the centre; equal numbers, infinite ones too, agree."""
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    apart = torch.where(same, 0.0, found.double() - expected.double()).norm(dim=-1)
+    distance = (torch.where(expected.isfinite(), expected, 0.0).double() - centre).norm(dim=-1)
+    return float((apart / torch.maximum(distance, spread).clamp_min(torch.finfo(torch.float32).tiny)).max())
+
+
+@contextmanager
+def stirred(module: nn.Module) -> Iterator[None]:
+    """While active, parameters that are one number all over have a little noise on it; they are put back exactly."""
+    generator = torch.Generator().manual_seed(0)
+    before = []
+    for parameter in module.parameters():
+        values = parameter.detach()
+        if values.is_floating_point() and values.numel() > 1 and not values.is_inference():
+            first = values.reshape(-1)[0].clone()
+            if bool((values == first).all()):
+                before.append((values, first))
+    try:
+        for values, _ in before:
+            values.add_(NOISE * torch.randn(values.shape, generator=generator).to(values.dtype))
+        yield
+    finally:
+        for values, first in before:
+            values.fill_(first)

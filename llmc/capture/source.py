@@ -12,6 +12,7 @@ from torch import nn
 from llmc.errors import CaptureError
 
 CONFIG_FILE = "config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ def _from_library(name: str) -> nn.Module:
 
 
 def _hub_folder(name: str) -> Path | None:
+    """Where the library keeps a model of its hub, the files of its tokenizer fetched too if it has them."""
     from transformers.utils import cached_file
 
-    found = cached_file(name, CONFIG_FILE, local_files_only=True)
+    found = cached_file(name, CONFIG_FILE)
+    for file in TOKENIZER_FILES:
+        cached_file(name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
     return Path(found).parent if found else None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmc.cli.common import BackendOption, ModelArgument, RecipeOption, ThreadsOption, open_model, tell
+from llmc.cli.common import BackendOption, ModelArgument, PassOption, RecipeOption, ThreadsOption, open_model, tell
 
 
 def generate(
@@ -20,6 +20,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the generation. Repeatable.")] = None,
     recipe: RecipeOption = None,
+    passes: PassOption = None,
     backend: BackendOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -30,7 +31,7 @@ def generate(
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
     text = sys.stdin.read() if prompt == "-" else prompt
-    opened = open_model(model, recipe=recipe, backend=backend, threads=threads)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
     options = GenerationOptions(max_new_tokens, sampling, frozenset(opened.info.eos_ids), tuple(stop or ()))

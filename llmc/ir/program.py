@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,8 +138,3 @@ def origin_of(node: Node) -> Origin:
 def operand_types(node: Node) -> list[Any]:
     """What `Op.infer` is given: the types of node operands, numbers and None as they are."""
     return [type_of(arg) if isinstance(arg, Node) else arg for arg in node.args]
-
-
-def streaming_operands(node: Node) -> Iterator[Node]:
-    """The operands of a node that are computed or inputs, rather than weights."""
-    return (arg for arg in node.args if isinstance(arg, Node) and arg.op != "get_attr")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from llmc.errors import PipelineError, VerificationError
+from llmc.errors import InputError, PipelineError, VerificationError
 from llmc.ir.program import Program, type_of
 from llmc.pipeline.base import PassRecord
 
@@ -93,7 +93,10 @@ class Dump:
 
     def captured(self, program: Program) -> None:
         self._records: list[PassRecord] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot make this folder for the dump: {error.strerror}") from error
         (self.folder / "00-captured.txt").write_text(str(program) + "\n")
 
     def finished(self, key: str, before: Program, after: Program, record: PassRecord) -> None:

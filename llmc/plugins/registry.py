@@ -15,7 +15,7 @@ from typing import Any
 
 import pluggy
 
-from llmc.errors import PluginError
+from llmc.errors import PluginError, UnsupportedError
 from llmc.plugins import hooks
 
 DISABLED_VARIABLE = "LLMC_DISABLE_PLUGINS"
@@ -42,6 +42,20 @@ class Entry:
             return getattr(import_module(module), attribute)
         except Exception as error:  # the module may be anybody's
             raise PluginError(f"'{self.name}' of {self.distribution} cannot be imported from {self.value}: {error}") from error
+
+    def make(self) -> Any:
+        """An instance of a registered backend. Raises PluginError if it is none, or fails."""
+        from llmc.runtime.contract import Backend
+
+        found = self.load()
+        try:
+            made = found()
+        except Exception as error:  # the class may be anybody's
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(f"backend '{self.name}' of {self.distribution} cannot be made: {reason}") from error
+        if not isinstance(made, Backend):
+            raise PluginError(f"backend '{self.name}' of {self.distribution} is {found!r}, no Backend")
+        return made
 
     @property
     def doc(self) -> str:
@@ -147,6 +161,8 @@ class Registry:
 
     def _entry(self, kind: str, name: str) -> Entry:
         entries = self._entries[kind]
+        if not isinstance(name, str):
+            raise PluginError(f"a {SINGULAR[kind]} is named by a text, not by {name!r}")
         if name not in entries:
             near = " or ".join(repr(known) for known in difflib.get_close_matches(name, entries, n=3))
             hint = f"did you mean {near}? " if near else ""
@@ -158,8 +174,13 @@ class Registry:
         return self._entry("passes", name).load()
 
     def backend(self, name: str) -> Any:
-        """A new instance of a backend. Raises PluginError if there is none."""
-        return self._entry("backends", name).load()()
+        """A new instance of a backend. Raises PluginError if there is none, UnsupportedError if it cannot run here."""
+        entry = self._entry("backends", name)
+        made = entry.make()
+        found = made.availability()
+        if not found.available:
+            raise UnsupportedError(f"backend '{name}' cannot run here: {found.reason or 'it does not say why'}")
+        return made
 
     def recipe(self, name: str) -> list[Any]:
         """The passes of a recipe, as it was registered. Raises PluginError if there is none."""

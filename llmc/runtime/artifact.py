@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmc.errors import ArtifactError
 from llmc.runtime.info import ModelInfo
+from llmc.runtime.lowering import lower
 from llmc.runtime.manifest import MANIFEST_FILE, Manifest, describe_all, is_artifact, unlisted
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.replace import recover, replacing
@@ -78,7 +79,8 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
     except RecursionError as error:
         raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
     info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
-    return CompiledModel(program, default().backend(info.backend).lower(program), info, tokenizer, records)
+    executable = lower(default().backend(info.backend), info.backend, program)
+    return CompiledModel(program, executable, info, tokenizer, records)
 
 
 def _read(path: Path) -> tuple[ModelInfo, list[Any], Tokenizer | None, Program]:

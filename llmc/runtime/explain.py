@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 
+MOST_OPS = 4
+"""Ops whose arithmetic is told apart."""
+
 
 def explain(info: ModelInfo, program: Program, records: Sequence[Any]) -> str:
     """A table of the passes, what they left alone and noted, and the bytes and FLOPs of the program."""
@@ -60,11 +63,13 @@ def _remarks(record: Any) -> list[str]:
 
 
 def _costs(program: Program) -> list[str]:
-    from llmc.ir.cost import cache_bytes_per_token, total_cost
+    from llmc.ir.cost import cache_bytes_per_token, cost_by_op, total_cost
 
+    costs = sorted(cost_by_op(program).items(), key=lambda item: -item[1].flops)
+    most = ", ".join(f"{name} {cost.flops / 1e6:.2f}" for name, cost in costs[:MOST_OPS])
     return [
         f"weights            {megabytes(program.weight_bytes())}",
-        f"FLOPs a token      {total_cost(program).flops / 1e6:.2f} MFLOP",
+        f"FLOPs a token      {total_cost(program).flops / 1e6:.2f} MFLOP: {most}",
         f"cache a token      {cache_bytes_per_token(program)} bytes",
     ]
 

@@ -65,7 +65,7 @@ void attention(const float* q, int64_t stride, const float* keys, const float* v
                 for (int j = from; j < to; j++) {
                     const bool in = F::admits(h, p, b * BLOCK + j);
                     s[j] = in ? F::score(dot<D>(query, k + j * D) * scale, h, p, b * BLOCK + j) : -INFINITY;
-                    top = s[j] > top ? s[j] : top;
+                    top = s[j] > top || s[j] != s[j] ? s[j] : top;  // NaN stays
                 }
                 if (top == -INFINITY) continue;
                 const float shrink = largest == -INFINITY ? 0 : exp_(largest - top);

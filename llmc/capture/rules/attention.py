@@ -91,7 +91,7 @@ def before_repeat(node: Node) -> Node | None:
         return None
     apart: Any = wide.args[0]
     *groups, size = type_of(apart).fixed
-    if type_of(wide).fixed[-1] != size or len(groups) > 2 or groups[1:] not in ([], [1]):
+    if type_of(wide).fixed[-1] != size or type_of(node).fixed[1:] != (size,) or len(groups) > 2 or groups[1:] not in ([], [1]):
         return None
     base = apart.args[0] if apart.target is ops.reshape else apart
     if len(groups) == 1 and groups != [1]:

@@ -8,7 +8,7 @@ import torch
 
 from llmc.capture.axes import Builder, broadcast_layout, paired
 from llmc.capture.rules import rule
-from llmc.capture.scores import as_condition, simplify
+from llmc.capture.scores import ARITHMETIC, as_condition, simplify
 from llmc.capture.values import Const, Probabilities, Refusal, Scores, Stream, Table, Value
 from llmc.ir import ops
 from llmc.ir.op import Op
@@ -52,12 +52,12 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
 
 def slopes(value: Any) -> Any:
     """A constant with one number for each head as an expression of the head, where it meets scores; anything else as it is."""
-    if not isinstance(value, Const) or not value.real or value.weight.type.dtype != "float32":
+    if not isinstance(value, Const) or not value.real or dtype_name(value) == "bool":
         return value
     wide = [dim for dim in value.layout if dim.size > 1]
     if len(wide) != 1 or value.layout[-1].size > 1 or (len(value.layout) > 1 and value.layout[-2].size > 1):
         return value
-    return Scores(value.layout, per_head(value.tensor().flatten().tolist()), "float32")
+    return Scores(value.layout, per_head(value.tensor().flatten().tolist()), dtype_name(value))
 
 
 def on_scores(op: Op, values: list[Any]) -> Scores:
@@ -70,6 +70,9 @@ def on_scores(op: Op, values: list[Any]) -> Scores:
     args = [expression(v) for v in values]
     if op.name in OF_BOOLEANS and all(dtype_of(v) == "bool" for v in values):
         op = OF_BOOLEANS[op.name]
+    elif op.name in ARITHMETIC:
+        kinds = map(dtype_of, values)
+        args = [apply("where", a, const(1), const(0)) if kind == "bool" else a for a, kind in zip(args, kinds, strict=True)]
     if op.name in ("where", "logical_and", "logical_or", "logical_not"):
         count = 1 if op.name == "where" else len(args)
         args[:count] = [as_condition(arg, dtype_of(v)) for arg, v in zip(args[:count], values, strict=False)]
@@ -87,9 +90,11 @@ def expression(value: Any) -> ScoreExpr:
 
 
 def dtype_of(value: Any) -> str:
-    if isinstance(value, Scores):
-        return value.dtype
+    if isinstance(value, Value) and not isinstance(value, Const):
+        return dtype_name(value)
     number = value.number() if isinstance(value, Const) else value
+    if isinstance(value, Const) and number is None:
+        return dtype_name(value)
     return "bool" if isinstance(number, bool) else "int64" if isinstance(number, int) else "float32"
 
 
@@ -176,7 +181,8 @@ def _where(b: Builder, condition: Any, x: Any = 0, y: Any = 0) -> Value:
         chosen, other = (x, y) if condition.number() else (y, x)
         layouts = [v.layout for v in (condition, chosen, other) if isinstance(v, Value)]
         if isinstance(chosen, Value) and broadcast_layout(layouts) == chosen.layout:
-            return chosen
+            widest = max(map(dtype_of, (chosen, other)), key=("bool", "int64", "float32").index)
+            return converted(b, chosen, getattr(torch, widest))
         raise Refusal("a choice between values of different shapes that is always the same")
     return elementwise(b, ops.where, condition, x, y)
 

@@ -136,6 +136,14 @@ def _cat(b: Builder, values: list[Any], dim: int = 0, *, name: str) -> Value:
     return Stream(layout, b.node(ops.concat, *nodes, dim=inner))
 
 
+def from_the_end(b: Builder, index: Stream, rows: int) -> Stream:
+    """An index that counts from the end where it is negative, as indexing does; ids and positions never are."""
+    if index.node.op == "placeholder":
+        return index
+    negative, shifted = b.node(ops.lt, index.node, 0), b.node(ops.add, index.node, rows)
+    return Stream(index.layout, b.node(ops.where, negative, shifted, index.node))
+
+
 @rule("index_select")
 def _index_select(b: Builder, x: Any, dim: int, index: Any) -> Value:
     return _index(b, x, [*[None] * normal(dim, len(x.layout)), index])
@@ -150,7 +158,7 @@ def _index(b: Builder, x: Any, indices: list[Any]) -> Value:
     if isinstance(x, Const) and place == 0 and not isinstance(index, Const) and len(x.shape) == 2:
         from llmc.capture.rules.contractions import looked_up
 
-        return looked_up(b, x, index)
+        return looked_up(b, x, from_the_end(b, b.stream(index), x.shape[0]))
     if not isinstance(index, Const) or not index.real:
         raise Refusal("indexing by computed numbers")
     chosen_by = index.tensor().flatten()

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmc.capture.axes import Builder, fold
 from llmc.capture.rules import rule
-from llmc.capture.scores import move_to_keys
+from llmc.capture.scores import move_to_keys, swapped
 from llmc.capture.values import (
     ONE,
     TOKEN,
@@ -39,6 +39,10 @@ def arranged(b: Builder, x: Value, order: list[int]) -> Value:
         heads = [i for i in order if x.layout[i].label == "fixed" and x.layout[i].size > 1]
         if heads != sorted(heads):
             raise Refusal("the heads of attention scores are put in another order")
+        key, query = index_of(layout, "key"), index_of(layout, "token")
+        if isinstance(x, Scores) and x.source is None and key is not None and query is not None and key < query:
+            names = {"token": Dim("key"), "key": TOKEN}  # of a mask that is turned, what was the query is now the key
+            return Scores(tuple(names.get(dim.label, dim) for dim in layout), swapped(x.expr), x.dtype)
         return x.with_layout(layout)
     places = [i for i, dim in enumerate(x.layout) if dim.label == "fixed"]
     inner = tuple(places.index(i) + 1 for i in order if i in places)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmc.ir.op import op, require, require_float
-from llmc.ir.score import ScoreContext, ScoreExpr, implies_causal
+from llmc.ir.score import TRUE, ScoreContext, ScoreExpr, implies_causal
 from llmc.ir.score_check import admits_problem, score_problem
 from llmc.ir.types import TensorType
 
@@ -25,7 +25,8 @@ def _infer(
     require(sinks is None or sinks.shape == (heads,), f"attention needs one sink a head, got {sinks}")
     problem = score_problem(score, heads) or admits_problem(admits, heads)
     require(problem is None, f"attention: {problem}")
-    require(implies_causal(admits), f"attention admits later positions: {admits}")
+    problem = "it has no mask" if admits == TRUE else f"its keys are those where {admits}"
+    require(implies_causal(admits), f"attention is not proved to leave out later positions: {problem}")
     return TensorType("float32", ("T", heads, v.fixed[1]))
 
 

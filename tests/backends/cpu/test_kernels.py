@@ -119,3 +119,31 @@ def test_weight_read_by_a_product_and_elementwise_is_there_for_both():
         return e.op(ops.add, y, e.op(ops.linear, e.op(ops.sin, x), w))
 
     agree(program(build))
+
+
+def attending(e, x, score=None):
+    from llmc.ir.score import CAUSAL, SCORE
+
+    heads = e.op(ops.reshape, x, shape=(1, len(EDGES)))
+    out = e.op(ops.attention, heads, heads, heads, scale=0.01, score=score or SCORE, admits=CAUSAL)
+    return e.op(ops.reshape, out, shape=(len(EDGES),))
+
+
+def test_attention_does_not_forget_a_block_of_keys_that_are_no_numbers():
+    table = torch.randn(50, len(EDGES))
+    table[7] = NAN
+    made = program(lambda e, ids: attending(e, e.op(ops.embedding, ids, e.weight(Stored(table), "table"))))
+    ids = [7] * 32 + [1, 2, 3]
+    for backend in (EagerBackend(), CpuBackend()):
+        (values,) = step(backend.lower(made), ids).values()
+        assert np.isnan(values).any(1).all(), backend.name
+
+
+def test_products_of_positions_do_not_overflow():
+    from llmc.backends.cpu.score import functor
+    from llmc.ir.score import CAUSAL, SCORE, K, Q, apply, const
+
+    distance = apply("sub", K, Q)
+    bias = apply("mul", apply("mul", distance, distance), const(-1e-9))
+    text = functor("F", apply("add", SCORE, bias), CAUSAL)
+    assert "int64_t q, int64_t k" in text

@@ -47,6 +47,9 @@ MASKS = {
     "capped, then masked": lambda s, w, q, k: (5 * torch.tanh(w / 5)).masked_fill(k > q, -1e9) + 0.0,
     "window of a buffer": lambda s, w, q, k: w.masked_fill(~s.band[: q.shape[0], : q.shape[0]], -math.inf),
     "sinks and window": lambda s, w, q, k: w.masked_fill((k > q) | ((q - k >= 4) & (k >= 2)), -math.inf),
+    "mask times a number": lambda s, w, q, k: w + (k > q) * -1e9,
+    "turned mask": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).triu(1).T.T.bool(), -math.inf),
+    "turned once": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).tril(-1).T.bool(), -math.inf),
     "finite bias": lambda s, w, q, k: (w - 0.1 * (q - k).abs()).masked_fill(k > q, -math.inf),
     "slopes": lambda s, w, q, k: (w + s.slopes * (k - q)).masked_fill(k > q, -math.inf),
     "slopes of a buffer": lambda s, w, q, k: (w + s.biases[:, : q.shape[0], : q.shape[0]]).masked_fill(k > q, -math.inf),
@@ -130,13 +133,28 @@ VALUES = {
     "table of numbers": lambda s, x, t: x * s.gains[:t, None],
     "chosen features": lambda s, x, t: x + x[..., torch.tensor([False, True] * (WIDTH // 2))].sum(-1, keepdim=True),
     "selected features": lambda s, x, t: x + x.index_select(-1, torch.tensor([1, 3, 5])).sum(-1, keepdim=True),
+    "rows from the end": lambda s, x, t: x + s.embed.weight[torch.where(torch.arange(t) < 2, torch.arange(t) - 2, 3)],
+    "promoted choice": lambda s, x, t: x + (torch.where(s.yes, x[..., 0] > 0, 0.0) * 2)[..., None],
     "constant choice": lambda s, x, t: torch.lerp(x, 2 * x, 0.3),
 }
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_of_a_token_are_computed_in_many_ways(name):
-    agrees(buffers(Model(hidden=VALUES[name]), gains=torch.rand(MOST) + 0.5))
+    agrees(buffers(Model(hidden=VALUES[name]), gains=torch.rand(MOST) + 0.5, yes=torch.tensor(True)))
+
+
+def test_logits_of_minus_infinity_agree_with_themselves():
+    captured = capture(Model(output=lambda s, y: y.masked_fill(torch.arange(VOCAB) > 8, -math.inf)), IDS)
+    assert captured.vocab_size == VOCAB
+
+
+def test_ids_may_be_clamped_before_they_are_looked_up():
+    class Clamped(Model):
+        def forward(self, ids):
+            return super().forward(ids.clamp(0, VOCAB - 1))
+
+    assert agrees(Clamped()).vocab_size == VOCAB
 
 
 def test_shifted_positions_leave_room_for_fewer_tokens():

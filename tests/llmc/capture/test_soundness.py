@@ -128,6 +128,58 @@ def test_results_that_are_no_logits_are_refused(name):
     refused(Model(output=OUTPUTS[name][0]), OUTPUTS[name][1])
 
 
+HEADS_THAT_HIDE = {
+    "padded vocabulary": (lambda s, y: y.masked_fill(torch.arange(VOCAB) > 8, torch.finfo(torch.float32).min), None),
+    "large bias": (None, lambda s: nn.init.constant_(s.head.bias, 1e4)),
+    "zero head": (None, lambda s: (nn.init.zeros_(s.head.weight), nn.init.zeros_(s.head.bias))),
+}
+
+
+@pytest.mark.parametrize("name", HEADS_THAT_HIDE)
+def test_branch_on_one_token_is_found_however_the_logits_look(name):
+    output, change = HEADS_THAT_HIDE[name]
+    module = Model(hidden=lambda s, x, t: x if t == 1 else x * 2, output=output)
+    if change:
+        change(module)
+    before = [p.clone() for p in module.parameters()]
+    refused(module, "sequence of 1")
+    assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+def test_ids_that_would_be_negative_are_refused():
+    class Lower(Model):
+        def forward(self, ids):
+            return self.head(self.embed(ids - 1))
+
+    with pytest.raises(CaptureError, match="negative"):
+        capture(Lower(), (torch.tensor([[3, 1, 4, 1, 5]]),))
+
+
+def test_guard_on_a_long_sequence_ends_the_context_before_it():
+    class Long(Model):
+        def __init__(self):
+            super().__init__(hidden=lambda s, x, t: s.place(torch.arange(t)) + (x * 2 if t > 10_000 else x))
+            self.place = nn.Embedding(20_000, WIDTH)
+
+    assert capture(Long(), IDS).max_context == 10_000
+
+
+def test_attention_without_a_mask_is_told_so():
+    refused(Model(scores=lambda s, w, q, k: w), "it has no mask")
+
+
+def test_line_of_a_forward_with_another_name_is_the_user_s_or_none():
+    class Renamed(Model):
+        def compute(self, ids):
+            return self.head(self.embed(ids).cumsum(1))
+
+        forward = compute
+
+    with pytest.raises(CaptureError, match="mixes positions") as error:
+        capture(Renamed(), IDS)
+    assert "export.py" not in str(error.value)
+
+
 def test_code_that_looks_at_values_is_refused_in_a_line(capfd):
     refused(Model(hidden=lambda s, x, t: x if x.sum().item() > 0 else x * 2), "cannot trace Model")
     assert capfd.readouterr().err == ""

@@ -6,7 +6,7 @@ from importlib.metadata import distributions
 
 import pytest
 
-from llmc.errors import PluginError
+from llmc.errors import PluginError, UnsupportedError
 from llmc.plugins.registry import DISABLED_VARIABLE, Registry, default
 
 GOOD = """
@@ -19,8 +19,22 @@ class Half:
     '''
     name = "half"
 
-class Box:
+from llmc.runtime.contract import Availability, Backend
+
+class Box(Backend):
     '''A backend.'''
+    name = "box"
+
+    def lower(self, program):
+        raise ZeroDivisionError("out of paper")
+
+class Elsewhere(Box):
+    def availability(self):
+        return Availability(False, "there is no such chip")
+
+class Failing(Box):
+    def __init__(self):
+        raise ValueError("not today")
 
 @hookimpl
 def llmc_passes(register):
@@ -30,6 +44,9 @@ def llmc_passes(register):
 @hookimpl
 def llmc_backends(register):
     register("box", Box)
+    register("elsewhere", Elsewhere)
+    register("failing", Failing)
+    register("half", Half)
 
 @hookimpl
 def llmc_recipes(register):
@@ -160,3 +177,26 @@ def test_registry_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("elsewhere", UnsupportedError, "cannot run here: there is no such chip"),
+        ("failing", PluginError, "my-plugin cannot be made: ValueError: not today"),
+        ("half", PluginError, "my-plugin is .*no Backend"),
+    ],
+)
+def test_backend_that_cannot_be_used_is_refused_by_name(install, installed, name, error, message):
+    install("my-plugin")
+    with pytest.raises(error, match=f"'{name}'.*{message}"):
+        Registry(installed()).backend(name)
+
+
+def test_backend_that_fails_is_told_by_name(install, installed):
+    from llmc.runtime.lowering import lower
+
+    install("my-plugin")
+    box = Registry(installed()).backend("box")
+    with pytest.raises(UnsupportedError, match=r"'box' failed to lower the program: ZeroDivisionError: out of paper"):
+        lower(box, "box", None)
