@@ -56,7 +56,8 @@ def gelu(x: Array, *, approximate: str) -> Array:
 
 
 def where(condition: Array, a: Any, b: Any) -> Array:
-    return jnp.where(condition, *widest(a, b))
+    a, b = widest(a, b)
+    return jnp.where(condition, a, b)
 
 
 def cast(x: Array, *, dtype: str) -> Array:

@@ -47,17 +47,17 @@ def reference(program: Program, ids: list[int]) -> Any:
         torch.set_default_dtype(torch.float32)
 
 
-def library_model(kind: str, layers: int = 2) -> nn.Module:
+def library_model(kind: str) -> nn.Module:
     """A small model of the `transformers` library: "rope" with grouped heads, or "learned" positions."""
     import transformers
 
     torch.manual_seed(3)
     if kind == "rope":
-        sizes = {"hidden_size": 72, "intermediate_size": 136, "num_hidden_layers": layers, "num_attention_heads": 6}
+        sizes = {"hidden_size": 72, "intermediate_size": 136, "num_hidden_layers": 2, "num_attention_heads": 6}
         more = {"num_key_value_heads": 2, "head_dim": 20, "max_position_embeddings": 256}
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=101, **sizes, **more)).eval()
     return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=101, n_embd=60, n_layer=layers, n_head=3, n_positions=256)
+        transformers.GPT2Config(vocab_size=101, n_embd=60, n_layer=2, n_head=3, n_positions=256)
     ).eval()
 
 
