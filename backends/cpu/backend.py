@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import platform
 
 from llmc.backends.cpu import toolchain
 from llmc.backends.cpu.executable import CpuExecutable
@@ -12,6 +12,8 @@ from llmc.errors import ToolchainError
 from llmc.ir.program import Program, type_of
 from llmc.runtime.contract import Availability, Backend
 from llmc.runtime.limits import input_specs
+
+EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm", "sve")
 
 
 class CpuBackend(Backend):
@@ -33,10 +35,15 @@ class CpuBackend(Backend):
 
     def availability(self) -> Availability:
         try:
-            path = toolchain.compiler()
+            toolchain.command()
         except ToolchainError as error:
             return Availability(False, str(error))
-        return Availability(bool(shutil.which(path)), "")
+        return Availability(True)
+
+    def targets(self) -> tuple[str, ...]:
+        """The instruction set of this processor, by the extensions that the kernels' speed depends on."""
+        known = set(toolchain.processor().split())
+        return (" ".join([platform.machine(), *(name for name in EXTENSIONS if name in known)]),)
 
     def version(self) -> str:
-        return "1"
+        return toolchain.compiler_version(tuple(toolchain.command()))

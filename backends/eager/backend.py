@@ -33,6 +33,9 @@ class EagerBackend(Backend):
     name = "eager"
     formats = ("f32", "f16", "bf16", "int8")
 
+    def version(self) -> str:
+        return f"torch {torch.__version__}"
+
     def lower(self, program: Program) -> EagerExecutable:
         program.verify()
         return EagerExecutable(program)

@@ -48,7 +48,8 @@ class Context(ABC):
     def step(self, batch: Batch) -> dict[str, Any]:
         """Each output by name, `[T, ...]` or `[R, ...]`: an array that `np.asarray` takes, on whatever device it is.
 
-        Raises InputError, and changes nothing, if the batch breaks the contract (`Batch.check`) or the context was closed.
+        Raises InputError, and changes nothing, if the batch breaks the contract (`Batch.check`) or the context was closed. An
+        index that the program computes, outside of its table, gives NaN or raises another error.
         """
 
     @abstractmethod
@@ -66,7 +67,7 @@ class Executable(ABC):
     """What a step gives: rows T or R, dtype float32, int64 or bool, and the shape of an entry."""
 
     block_bytes: int
-    """Bytes of one block over all caches, so that a cache can be sized."""
+    """Bytes of one block over all caches, so that a cache can be sized; a backend may round the number of blocks up."""
 
     row_exact: bool = False
     """Whether batch, chunking, row selection and the number of threads change no bit of a row. Speculation and prefix sharing
@@ -76,12 +77,13 @@ class Executable(ABC):
     def context(self, cache_blocks: int, threads: int | None = None) -> Context:
         """A context whose cache has so many blocks. threads None: one for each core that this process may use.
 
+        A backend whose library has one pool of threads for all checks the number and takes it for advice.
         Raises InputError for numbers that cannot be (`check_sizes`), MemoryError if the cache does not fit.
         """
 
     @abstractmethod
     def sources(self) -> dict[str, str]:
-        """The code that runs, by file name; the main file first."""
+        """The code that runs, by name (`model.cpp`, `stablehlo`); the main one first."""
 
 
 def check_sizes(cache_blocks: int, threads: int | None) -> tuple[int, int]:
@@ -138,8 +140,8 @@ class Backend(ABC):
         return ("this machine",)
 
     def version(self) -> str:
-        """What generated code depends on besides the program; part of cache keys."""
-        return "1"
+        """What it runs on besides llmc, by version: a compiler, a library. For listings; empty if there is nothing."""
+        return ""
 
 
 def unsupported(backend: str, op: str, origin: object, reason: str) -> UnsupportedError:

@@ -1,5 +1,6 @@
 """The pages a reader learns from: their code runs, their commands work, and what is generated is up to date."""
 
+import os
 import re
 import runpy
 import shlex
@@ -42,6 +43,20 @@ def test_code_about_passes_runs_from_top_to_bottom(checkout):
     run("docs/writing_a_pass.md", checkout)
 
 
+def test_backend_of_the_guide_has_one_table_and_passes_the_conformance_suite(checkout):
+    code = "\n".join(blocks("docs/writing_a_backend.md", "python"))
+    assert code[code.index("def sigmoid") : code.index("NAMES =")].count("\n") <= 150
+    (checkout / "numpy_backend.py").write_text(code)
+    [command] = blocks("docs/writing_a_backend.md", "sh")
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command), *options], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 150
+
+
 def test_commands_of_the_readme_work(checkout):
     lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
     assert {shlex.split(line)[1] for line in lines} == {
@@ -58,8 +73,11 @@ def test_page_of_the_dialect_is_up_to_date():
     assert (ROOT / "docs" / "dialect.md").read_text() == made["page"](), "run: python docs/dialect.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/writing_a_pass.md",
-                                  "benchmarks/README.md"])  # fmt: skip
+PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/architecture.md", "docs/backends.md",
+         "docs/writing_a_backend.md", "docs/writing_a_pass.md")  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):

@@ -44,4 +44,4 @@ class XlaBackend(Backend):
         return (*platforms, *(() if "tpu" in platforms else ("tpu (export)",)))
 
     def version(self) -> str:
-        return f"{version('llmc-xla')} jax {version('jax')}"
+        return f"jax {version('jax')}"

@@ -99,6 +99,24 @@ def test_passes_backends_and_plugins_list_what_is_built_in(run):
     assert all(run(name)[0] == 0 for name in ("passes", "backends", "plugins"))
 
 
+def test_backends_tell_what_they_run_on_and_make_code_for(run):
+    backends = {entry["name"]: entry for entry in json.loads(run("backends", "--json")[1])["backends"]}
+    assert backends["eager"]["runs_on"].startswith("torch 2") and backends["eager"]["targets"] == ["torch on CPU"]
+    assert backends["cpu"]["runs_on"] and len(backends["cpu"]["targets"][0].split()) > 1
+
+
+def test_backend_that_cannot_be_made_does_not_hide_the_others(run, monkeypatch):
+    class Broken:
+        def __init__(self):
+            raise RuntimeError("out of order")
+
+    monkeypatch.setitem(default()._entries["backends"], "broken", Entry("broken", Broken, "tests", "0"))
+    backends = {entry["name"]: entry for entry in json.loads(run("backends", "--json")[1])["backends"]}
+    assert backends["eager"]["available"] and "out of order" in backends["broken"]["reason"]
+    code, _, err = run("inspect", MODEL, "--backend", "broken")
+    assert code == 2 and "out of order" in err and "Traceback" not in err
+
+
 def test_backend_whose_compiler_is_missing_is_listed_with_the_reason(run, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     backends = {entry["name"]: entry for entry in json.loads(run("backends", "--json")[1])["backends"]}
