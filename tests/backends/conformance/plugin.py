@@ -27,9 +27,9 @@ def pytest_load_initial_conftests(early_config: Any, parser: Any) -> None:
 def pytest_configure(config: Any) -> None:
     if chosen := config.getoption(OPTION, default=None):
         from llmc.conformance.subject import named
-        from llmc.errors import PluginError
+        from llmc.errors import LLMCError
 
         try:
             setattr(config.option, OPTION, [named(text) for text in chosen])
-        except PluginError as error:
+        except LLMCError as error:
             raise pytest.UsageError(str(error)) from error

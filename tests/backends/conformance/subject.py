@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 from importlib import import_module
 
-from llmc.errors import PluginError, UnsupportedError
+from llmc.errors import LLMCError, PluginError, UnsupportedError
 from llmc.ir.program import Program
 from llmc.plugins.registry import Entry, default
 from llmc.runtime.contract import Backend, Executable
@@ -40,28 +40,25 @@ subject = lru_cache(maxsize=None)(Subject)
 
 
 def available() -> list[str]:
-    """The registered backends that can run here; one that cannot be imported is named in an error when it is asked for."""
-    return [entry.name for entry in default().entries("backends") if not problem(entry.name)]
+    """The registered backends that can run here."""
+    return [entry.name for entry in default().entries("backends") if _runs(entry.name)]
 
 
-def problem(name: str) -> str:
-    """Why a registered backend cannot run here, or nothing."""
+def _runs(name: str) -> bool:
     try:
-        found = default().backend(name).availability()
-    except PluginError as error:
-        return str(error)
-    return "" if found.available else found.reason or "it does not say why"
+        default().backend(name)
+    except LLMCError:  # which says why to those who ask for it by name
+        return False
+    return True
 
 
 def named(text: str) -> str:
     """The name of a backend given by name or as `module:Class`, which is registered for this process.
 
-    Raises PluginError if there is none, if its name is another's, or if it cannot run here.
+    Raises PluginError if there is none, or if its name is another's, and UnsupportedError if it cannot run here.
     """
     name = _register(text) if ":" in text else text
     default().backend(name)
-    if problem(name):
-        raise PluginError(f"backend '{name}' cannot run here: {problem(name)}")
     return name
 
 
