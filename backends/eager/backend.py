@@ -80,7 +80,10 @@ class EagerContext(Context):
         for node in executable.program.find("attention"):
             pair = (node.args[1], node.args[2])
             shapes = [(cache_blocks, BLOCK, *type_of(value).fixed) for value in pair]
-            self.caches[pair] = Cache(*(torch.zeros(shape) for shape in shapes))
+            try:
+                self.caches[pair] = Cache(*(torch.zeros(shape) for shape in shapes))
+            except RuntimeError as error:  # torch has no error of its own for it
+                raise MemoryError(f"no memory for a cache of {cache_blocks} blocks: {error}") from error
 
     def close(self) -> None:
         self.closed = True

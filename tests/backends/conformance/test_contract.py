@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from llmc.conformance.forms import CACHE_BLOCKS, Runner, prefill, same_rows
-from llmc.conformance.programs import POSITIONS, VOCAB, every_output
+from llmc.conformance.programs import POSITIONS, VOCAB, build, every_output, weight
 from llmc.errors import InputError
+from llmc.ir import ops
 from llmc.ir.types import TensorType
 from llmc.runtime.contract import BLOCK, InputSpec
 from llmc.runtime.sequences import Sequences
@@ -111,6 +112,28 @@ def test_closed_context_refuses_a_step(executable):
 def test_sizes_that_cannot_be_are_refused(executable, blocks, threads):
     with pytest.raises(InputError, match=r"cache_blocks|threads"):
         executable.context(blocks, threads)
+
+
+@pytest.mark.parametrize("blocks", [2**50, 2**62 + 1])
+def test_cache_that_does_not_fit_is_a_memory_error(executable, blocks):
+    with pytest.raises(MemoryError):
+        executable.context(blocks)
+
+
+def test_computed_index_outside_of_its_table_gives_nan_or_an_error(subject):
+    """Never a number: what stands beside the table in memory, or its last row."""
+
+    def doubled(editor, a, b):
+        return editor.op(ops.embedding, editor.op(ops.mul, editor.input("input_ids"), 2), weight(editor, VOCAB, 8))
+
+    runner = Runner(subject.lower("computed-index", lambda: build(doubled)).context(CACHE_BLOCKS))
+    assert np.isfinite(runner.step([(runner.sequences.create(), [0, VOCAB // 2])])).all()
+    try:
+        rows = runner.step([(runner.sequences.create(), [1, VOCAB - 1])])
+    except Exception as error:  # whatever the library makes of it
+        assert not isinstance(error, InputError)
+    else:
+        assert np.isnan(rows[1]).all() and np.isfinite(rows[0]).all()
 
 
 def test_arrays_need_not_be_contiguous_or_writable(executable):
