@@ -43,6 +43,21 @@ def test_backend_that_is_not_there_is_told_in_a_line(backend, reason):
         assert code != 0 and reason in out and "Traceback" not in out
 
 
+def test_registered_backend_that_cannot_run_is_skipped_with_its_reason_and_a_broken_one_is_an_error(monkeypatch):
+    from llmc.conformance.subject import available, lacking, registered
+    from llmc.errors import PluginError
+    from llmc.plugins.registry import Entry, default
+    from tests.backends.partial_backends import Absent
+
+    entries = default()._entries["backends"]
+    monkeypatch.setitem(entries, "absent", Entry("absent", Absent, "tests", "0"))
+    assert "absent" in registered() and "absent" not in available()
+    assert "there is no such device" in lacking("absent")
+    monkeypatch.setitem(entries, "broken", Entry("broken", "no_such_module:Backend", "tests", "0"))
+    with pytest.raises(PluginError, match="no_such_module"):
+        available()
+
+
 def test_page_tells_what_is_refused_and_why():
     code, page = run("llmc.conformance", "--backend", f"{MODULE}:Lacking", "--backend", f"{MODULE}:Refusing")
     assert code == 0 and "| | lacking | refusing |" in page

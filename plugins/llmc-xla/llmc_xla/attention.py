@@ -49,15 +49,21 @@ def attend(
         position, k_position = position.astype(jnp.int64), jnp.arange(span, dtype=jnp.int64)
         query = q[tokens].reshape(len(tokens), groups, heads // groups, -1)
         key, value = (stored[table].reshape(span, groups, -1) for stored in (keys, values))
-        # What a block holds beyond the written positions is undefined, and nothing times NaN is NaN.
-        value = jnp.where((k_position <= position.max())[:, None, None], value, 0.0)
+        # Nothing times NaN is NaN, and neither what a block holds beyond the written positions nor a later token of the chunk
+        # may reach a query: such values count as nought, and those that a query does admit make its result NaN afterwards.
+        infinite = ~jnp.isfinite(value).all(-1)
+        value = jnp.where(infinite[..., None], jnp.float32(0), value)
         raw = jnp.einsum("lgrd,kgd->grlk", query, key).reshape(heads, len(tokens), span) * scale
         q_position, k_position = position[None, :, None], k_position[None, None, :]
         variables = Variables(raw, jnp.arange(heads)[:, None, None], q_position, k_position)
         allowed = evaluate(admits, variables).astype(bool) & (k_position <= q_position)
-        scores = jnp.where(allowed, evaluate(score, variables).astype(jnp.float32), -jnp.inf)
+        allowed = jnp.broadcast_to(allowed, raw.shape)
+        scores = jnp.where(allowed, evaluate(score, variables).astype(jnp.float32), jnp.float32(-jnp.inf))
         weights = softmax(jnp.broadcast_to(scores, raw.shape), sinks)
         mixed = jnp.einsum("grlk,kgd->lgrd", weights.reshape(groups, -1, len(tokens), span), value)
+        met = allowed.reshape(groups, -1, len(tokens), span).astype(jnp.float32), infinite.astype(jnp.float32)
+        reached = jnp.einsum("grlk,kg->lgr", *met) > 0
+        mixed = jnp.where(reached[..., None], jnp.float32(jnp.nan), mixed)
         return mixed.reshape(len(tokens), heads, -1)
 
     count, length = chunks.tokens.shape

@@ -63,7 +63,7 @@ def rows(table: dict[str, Array], ids: Array) -> Array:
     values = found["values"].astype(jnp.float32)
     result = values * found["scale"][..., None] if "scale" in found else values
     count = table["values"].shape[0]
-    return jnp.where(((ids >= 0) & (ids < count))[..., None], result, jnp.nan)
+    return jnp.where(((ids >= 0) & (ids < count))[..., None], result, jnp.float32(jnp.nan))
 
 
 def product(x: Array, weight: dict[str, Array], rounded: bool) -> Array:
@@ -91,5 +91,5 @@ def _contract(a: Array, b: Array, dtype: Any) -> Array:
 def quantize_rows(x: Array) -> tuple[Array, Array]:
     """Whole numbers from -127 to 127, as float32, and the scale of each row (last dimension, kept)."""
     largest = jnp.max(jnp.abs(x), -1, keepdims=True)
-    inverse = jnp.where(largest > 0, 127 / largest, 0.0)
+    inverse = jnp.where(largest > 0, 127 / largest, jnp.float32(0))
     return jnp.clip(jnp.round(x * inverse), -127, 127), largest / 127

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache
 from importlib import import_module
 
-from llmc.errors import LLMCError, PluginError, UnsupportedError
+from llmc.errors import PluginError, UnsupportedError
 from llmc.ir.program import Program
 from llmc.plugins.registry import Entry, default
 from llmc.runtime.contract import Backend, Executable
@@ -39,17 +39,23 @@ subject = lru_cache(maxsize=None)(Subject)
 """The subject of a registered name, the same for all."""
 
 
+def registered() -> list[str]:
+    """Every registered backend, by name."""
+    return [entry.name for entry in default().entries("backends")]
+
+
 def available() -> list[str]:
-    """The registered backends that can run here."""
-    return [entry.name for entry in default().entries("backends") if _runs(entry.name)]
+    """The registered backends that can run here. Raises PluginError if one cannot even be made."""
+    return [name for name in registered() if not lacking(name)]
 
 
-def _runs(name: str) -> bool:
+def lacking(name: str) -> str:
+    """Why a backend cannot run on this machine, or nothing. Raises PluginError if there is none to be had."""
     try:
         default().backend(name)
-    except LLMCError:  # which says why to those who ask for it by name
-        return False
-    return True
+    except UnsupportedError as error:
+        return str(error)
+    return ""
 
 
 def named(text: str) -> str:

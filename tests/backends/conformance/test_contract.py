@@ -4,12 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from llmc.conformance.forms import CACHE_BLOCKS, Runner, prefill, same_rows
-from llmc.conformance.programs import POSITIONS, VOCAB, build, every_output, weight
+from llmc.conformance.programs import POSITIONS, VOCAB, WIDTH, build, every_output, heads, weight
 from llmc.errors import InputError
 from llmc.ir import ops
+from llmc.ir.score import CAUSAL, SCORE
 from llmc.ir.types import TensorType
+from llmc.ir.weights import Stored
 from llmc.runtime.contract import BLOCK, InputSpec
 from llmc.runtime.sequences import Sequences
 
@@ -119,20 +122,45 @@ def test_cache_that_does_not_fit_is_a_memory_error(executable):
         executable.context(2**50)
 
 
-def test_computed_index_outside_of_its_table_gives_nan_or_an_error(subject):
-    """Never a number: what stands beside the table in memory, or its last row."""
+@pytest.mark.parametrize(("factor", "inside", "outside"), [(2, [0, VOCAB // 2], [1, VOCAB - 1]), (-1, [0, 0], [0, 3])])
+def test_computed_index_outside_of_its_table_gives_nan_or_an_error(subject, factor, inside, outside):
+    """Never a number: what stands beside the table in memory, or a row counted from its end."""
 
-    def doubled(editor, a, b):
-        return editor.op(ops.embedding, editor.op(ops.mul, editor.input("input_ids"), 2), weight(editor, VOCAB, 8))
+    def scaled(editor, a, b):
+        index = editor.op(ops.mul, editor.input("input_ids"), factor)
+        return editor.op(ops.embedding, index, weight(editor, VOCAB, 8))
 
-    runner = Runner(subject.lower("computed-index", lambda: build(doubled)).context(CACHE_BLOCKS))
-    assert np.isfinite(runner.step([(runner.sequences.create(), [0, VOCAB // 2])])).all()
+    runner = Runner(subject.lower(("computed-index", factor), lambda: build(scaled)).context(CACHE_BLOCKS))
+    assert np.isfinite(runner.step([(runner.sequences.create(), inside)])).all()
     try:
-        rows = runner.step([(runner.sequences.create(), [1, VOCAB - 1])])
+        rows = runner.step([(runner.sequences.create(), outside)])
     except Exception as error:  # whatever the library makes of it
         assert not isinstance(error, InputError)
     else:
         assert np.isnan(rows[1]).all() and np.isfinite(rows[0]).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["keys", "values"])
+def test_later_token_that_is_no_number_reaches_no_earlier_one(subject, wrong, place):
+    """In one step as token by token, and no other sequence of the step; its own row and later ones it does reach."""
+
+    def attend(editor, a, b):
+        table = torch.randn(VOCAB, WIDTH)
+        table[-1] = wrong
+        odd = editor.op(ops.embedding, editor.input("input_ids"), editor.weight(Stored(table), "odd"))
+        k, v = (odd, b) if place == "keys" else (b, odd)
+        split = [heads(editor, x) for x in (a, k, v)]
+        return editor.op(ops.attention, *split, scale=0.3, score=SCORE, admits=CAUSAL)
+
+    executable = subject.lower(("no-number", wrong, place), lambda: build(attend))
+    before, after = [1, 2, 3], [4, 5]
+    runner = Runner(executable.context(CACHE_BLOCKS))
+    rows = runner.step([(runner.sequences.create(), [*before, VOCAB - 1, *after]), (runner.sequences.create(), before)])
+    alone = prefill(executable.context(CACHE_BLOCKS), before)
+    assert same_rows(executable, rows[:3], alone) and same_rows(executable, rows[6:], alone)
+    if place == "values":
+        assert not np.isfinite(rows[3:6]).any()
 
 
 def test_arrays_need_not_be_contiguous_or_writable(executable):
