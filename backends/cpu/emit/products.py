@@ -13,6 +13,7 @@ from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
+    from llmc.backends.cpu.plan import Location
 
 TABLES = {"plain": "embedding", "panels": "embedding_f32", "int8": "embedding_i8"}
 
@@ -41,21 +42,32 @@ def _linear(g: Generator, node: Node) -> None:
     count = times(g.count(node), outer)
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     layout, rounded = g.packer.product_layout(g.weights(node, 1)), node.kwargs.get("activations", "float32") == "int8"
-    if (layout == "int8") != rounded:
-        g.refuse(node, "the weight and the activations must both be int8 or both be float32")
     weight = ", ".join(g.parts(node, 1, layout))
-    if not rounded:
-        target = g.new(node)
-        args = f"{x.pointer}, {stride}, {weight}, {bias}, {target.pointer}, {count}, team"
-        g.add(node, f"linear_f32<{n}, {k}>({args});", target, reads=[x])
-        return
+    if rounded:
+        q, scale = _quantize(g, node, x, stride, count)
+        if layout == "int8":
+            target = g.new(node)
+            args = f"{q.pointer}, {scale.pointer}, {weight}, {bias}, {target.pointer}, {count}, team"
+            g.add(node, f"linear_i8<{n}, {k}>({args});", target, reads=[q, scale])
+            return
+        x, stride = g.scratch(f"{node.name}_r", outer * k, "float32"), k
+        args = f"{q.pointer}, {scale.pointer}, {x.pointer}, {count}, team"
+        g.add(node, f"restore_rows<{k}>({args});", x, rows=count, reads=[q, scale], note="")
+    target = g.new(node)
+    kernel = "linear_w8" if layout == "int8" else "linear_f32"
+    args = f"{x.pointer}, {stride}, {weight}, {bias}, {target.pointer}, {count}, team"
+    g.add(node, f"{kernel}<{n}, {k}>({args});", target, reads=[x])
+
+
+def _quantize(g: Generator, node: Node, x: Location, stride: int, count: str) -> tuple[Location, Location]:
+    """The rows of a linear layer's input as whole numbers, and their scales."""
+    k = int(type_of(node.args[1]).shape[1])
+    outer = type_of(node.args[0]).width // k
     q = g.scratch(f"{node.name}_q", outer * padded(k), "int16")
     scale = g.scratch(f"{node.name}_s", outer, "float32")
     args = f"{x.pointer}, {stride}, {q.pointer}, {scale.pointer}, {count}, team"
     g.add(node, f"quantize_rows<{k}>({args});", q, scale, rows=count, reads=[x], note="")
-    target = g.new(node)
-    args = f"{q.pointer}, {scale.pointer}, {weight}, {bias}, {target.pointer}, {count}, team"
-    g.add(node, f"linear_i8<{n}, {k}>({args});", target, reads=[q, scale])
+    return q, scale
 
 
 @emits("matmul")

@@ -88,6 +88,39 @@ void quantize_rows(const float* x, int64_t stride, int16_t* q, float* scale, int
     }
 }
 
+// Such rows as floats again, for weights that are no whole numbers.
+template <int K>
+void restore_rows(const int16_t* q, const float* scale, float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int k = 0; k < K; k++) y[r * K + k] = float(q[r * padded(K) + k]) * scale[r];
+}
+
+// x . w over K whole numbers, of which the last are zeros up to padded(K): element k goes to partial sum k % 16.
+template <int K>
+inline float dot_w8(const float* x, const int8_t* w) {
+    typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
+    Lanes s = {};
+    for (int k = 0; k < padded(K); k += LANES) {
+        float tail[LANES] = {};
+        if (k + LANES > K) std::memcpy(tail, x + k, (K > k ? K - k : 0) * sizeof(float));
+        Bytes whole;
+        std::memcpy(&whole, w + k, sizeof whole);
+        s = madd(load(k + LANES > K ? tail : x + k), __builtin_convertvector(whole, Lanes), s);
+    }
+    return sum(s);
+}
+
+// y = x (w * w_scale)^T + bias with x as it is.
+template <int N, int K>
+void linear_w8(const float* x, int64_t stride, const int8_t* w, const float* w_scale, const float* bias, float* y, int64_t rows,
+               Team team) {
+    for (int64_t n = team.start(N); n < team.stop(N); n++)
+        for (int64_t r = 0; r < rows; r++) {
+            const float value = dot_w8<K>(x + r * stride, w + n * padded(K)) * w_scale[n];
+            y[r * N + n] = bias ? value + bias[n] : value;
+        }
+}
+
 template <int ROWS, int K>
 inline void dot_i8(const int16_t* x, const int8_t* w, int32_t* out) {
     int32_t s[ROWS] = {};

@@ -32,14 +32,13 @@ def stored(format: str, *shape: int) -> Weight:
     return Stored(numbers.to(DENSE[format])) if format in DENSE else Encoded(Stored(numbers), Integer(8), round_rows)
 
 
-def product(format: str, rows: int, columns: int) -> Make:
-    """`linear` of a width that fills no vector; int8 weights meet int8 activations."""
+def product(format: str, rows: int, columns: int, activations: str) -> Make:
+    """`linear` of a width that fills no vector."""
 
     def make(e: Editor, a: Node, b: Node) -> Node:
         x = a if columns == WIDTH else e.op(ops.linear, a, weight(e, columns, WIDTH))
         bias = weight(e, rows)
-        attributes = {"activations": "int8"} if format == "int8" else {}
-        return e.op(ops.linear, x, e.weight(stored(format, rows, columns), "w"), bias, **attributes)
+        return e.op(ops.linear, x, e.weight(stored(format, rows, columns), "w"), bias, activations=activations)
 
     return make
 
@@ -64,10 +63,17 @@ def norm(format: str) -> Make:
 
 
 WEIGHTS: dict[tuple[str, str], Make] = {
-    **{("linear", name): product(name, 21, WIDTH) for name in FORMATS},
-    **{("linear-long", name): product(name, 18, 333) for name in FORMATS},
+    **{("linear", name): product(name, 21, WIDTH, "float32") for name in FORMATS},
+    **{("linear-long", name): product(name, 18, 333, "float32") for name in FORMATS},
+    **{("linear-rounded", name): product(name, 21, WIDTH, "int8") for name in FORMATS},
+    **{("linear-rounded-long", name): product(name, 18, 333, "int8") for name in FORMATS},
     **{("embedding", name): table(name) for name in FORMATS},
     **{("tied", name): tied(name) for name in FORMATS},
     **{("norm", name): norm(name) for name in DENSE},
 }
 """By what the weight is for, and its format."""
+
+
+def rounds(use: str, format: str) -> bool:
+    """Whether activations are rounded on the way."""
+    return use.startswith("linear-rounded") or (use == "tied" and format == "int8")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmc.conformance.formats import FORMATS, REQUIRED, WEIGHTS
+from llmc.conformance.formats import FORMATS, REQUIRED, WEIGHTS, rounds
 from llmc.conformance.forms import CACHE_BLOCKS, chunked, prefill, relative_error, same_rows
 from llmc.conformance.programs import build, exact, some_ids
 from llmc.errors import UnsupportedError
@@ -22,10 +22,10 @@ def test_weight_computes_as_what_it_stands_for(subject, use, format):
         return
     executable = subject.lower(("weight", use, format), lambda: program)
     values = prefill(executable.context(CACHE_BLOCKS, threads=2), ids)
-    rounds = format == "int8" and use != "embedding"
-    assert relative_error(values, exact(program, ids)) <= (ROUNDED if rounds else TOLERANCE)
+    rounded = rounds(use, format)
+    assert relative_error(values, exact(program, ids)) <= (ROUNDED if rounded else TOLERANCE)
     again = chunked(executable.context(CACHE_BLOCKS, threads=1), ids, 13)
-    assert same_rows(executable, again, values, ROUNDED if rounds else 1e-5)
+    assert same_rows(executable, again, values, ROUNDED if rounded else 1e-5)
 
 
 def test_formats_are_those_that_run_and_what_is_lacking_has_a_reason(subject):
