@@ -20,7 +20,8 @@ def model(request):
 def test_bundled_model_is_exported_for_tpu(model):
     exported = jax.export.deserialize(export(model.executable, "tpu"))
     assert exported.platforms == ("tpu",)
-    assert "stablehlo.dot_general" in str(exported.mlir_module())
+    module = str(exported.mlir_module())
+    assert "stablehlo.dot_general" in module and "f64>" not in module
     vocabulary = model.info.vocab_size
     assert [(value.shape, value.dtype) for value in exported.out_avals][-1] == ((1, vocabulary), np.float32)
 
@@ -33,6 +34,7 @@ def test_cpu_twin_of_the_export_gives_the_logits_of_the_step(model):
     shape = shapes.Shape.of(batch, context.capacity)
     twin, tpu = (jax.export.deserialize(export(executable, platform, shape)) for platform in ("cpu", "tpu"))
     assert twin.in_avals == tpu.in_avals and twin.out_avals == tpu.out_avals
+    assert str(twin.mlir_module()) == str(tpu.mlir_module())
     arrays = shapes.arrays(batch, shape, executable.inputs)
     with semantics():
         _, outputs = twin.call(executable.weights, executable.new_cache(context.capacity), arrays)
