@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import llmc
+from llmc.evaluate.latency import original_decode_speed
 
 BUNDLED = Path(__file__).resolve().parents[1] / "examples" / "tiny_lm" / "model"
 NEW_TOKENS = 128
@@ -35,19 +35,7 @@ Sample = Callable[[], float]
 def peer(folder: Path, ids: list[int]) -> Sample:
     """PyTorch as the library runs it: bf16, its own KV cache, one token at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    given = torch.tensor([ids])
-
-    def sample() -> float:
-        with torch.no_grad():
-            out = model(given, use_cache=True)
-            token = out.logits[:, -1:].argmax(-1)
-            began = time.perf_counter()
-            for _ in range(NEW_TOKENS):
-                out = model(token, past_key_values=out.past_key_values, use_cache=True)
-                token = out.logits[:, -1:].argmax(-1)
-        return NEW_TOKENS / (time.perf_counter() - began)
-
-    return sample
+    return lambda: original_decode_speed(model, ids, NEW_TOKENS)
 
 
 def ours(folder: Path, recipe: str, ids: list[int], threads: int) -> Sample:

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 import llmc
 from llmc.evaluate.divergence import divergence
+from llmc.evaluate.latency import original_decode_speed
 
 MODEL = Path(__file__).resolve().parent / "tiny_lm" / "model"
 PROMPT = '''class Stack:
@@ -28,19 +29,6 @@ PROMPT = '''class Stack:
     def push(self, item):'''
 NEW_TOKENS = 120
 TEXT_TOKENS = 20_000
-
-
-def original_speed(model: torch.nn.Module, ids: list[int]) -> float:
-    """Tokens a second of torch, greedy, with its KV cache; the first token, which comes from the prompt, left out."""
-    given = torch.tensor([ids])
-    with torch.no_grad():
-        out = model(given, use_cache=True)
-        token = out.logits[:, -1:].argmax(-1)
-        began = time.perf_counter()
-        for _ in range(NEW_TOKENS):
-            out = model(token, past_key_values=out.past_key_values, use_cache=True)
-            token = out.logits[:, -1:].argmax(-1)
-    return NEW_TOKENS / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -57,7 +45,7 @@ def main() -> None:
     console.print(Syntax(PROMPT + (result.text or ""), "python", background_color="default"))
 
     original = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval()
-    speed = original_speed(original, model.tokenizer.encode(PROMPT))
+    speed = original_decode_speed(original, model.tokenizer.encode(PROMPT), NEW_TOKENS)
     ids = model.tokenizer.encode((MODEL / "heldout.txt").read_text())[:TEXT_TOKENS]
     console.print(f"\nreading {len(ids):,} tokens of text that neither has seen ...")
     quality = divergence(model, original.float(), ids, 512, dtype="float32")

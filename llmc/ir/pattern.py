@@ -7,6 +7,7 @@ A name used twice must stand for the same thing both times. Commutative ops matc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from llmc.ir.op import Op
 Bindings = dict[str, Any]
 
 
-class Pattern:
+class Pattern(ABC):
     """Something that matches an operand. `a | b` matches what either does."""
 
     def as_pattern_operand(self, op: Op, operands: tuple[Any, ...], attributes: dict[str, Any]) -> Pattern:
@@ -28,9 +29,9 @@ class Pattern:
     def __or__(self, other: Pattern) -> Pattern:
         return Either((self, other))
 
+    @abstractmethod
     def match(self, value: Any, bound: Bindings, inner: list[Node]) -> Iterator[tuple[Bindings, list[Node]]]:
         """Every way in which `value` matches: what names stand for, and the nodes of the ops passed through."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,13 @@ from llmc_xla import formats
 from llmc_xla.executable import semantics
 from xla_cases import WIDTH, captured, chunked, error, library_model, lowered, program_of, random_ids, reference
 
+from llmc.conformance.formats import stored
 from llmc.ir import ops
-from llmc.ir.formats import Integer
-from llmc.ir.weights import Encoded, Stored, Weight
-
-
-def rounded(rows):
-    scale = rows.abs().amax(1) / 127
-    return {"values": torch.round(rows / scale[:, None]).to(torch.int8), "scale": scale}
+from llmc.ir.weights import Stored, Weight
 
 
 def int8(*shape):
-    return Encoded(Stored(torch.randn(shape)), Integer(8), rounded)
+    return stored("int8", *shape)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool"])
