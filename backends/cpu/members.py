@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmc.backends.cpu.names import Names
-from llmc.backends.cpu.pack import Packer
+from llmc.backends.cpu.pack import Packer, Part
 from llmc.backends.cpu.plan import CTYPES
 
 RESERVED = {*CTYPES.values(), "int8_t", "Layer", "Model", "layers"}
@@ -43,13 +43,21 @@ class Members:
                 raise AssertionError(f"layers store a weight in different ways: {', '.join(weights)}")
             suffixes = [column[0].suffix for column in columns]
             base = self._names[kind].take(weights[0] if kind == "model" else short(weights), suffixes)
-            text = str(self.packer.program.weights[weights[0]])
-            note = f"{weights[0]}: {text}" if kind == "model" else text
+            whose = f"{weights[0]}: " if kind == "model" else ""
             for column in columns:
                 offsets = tuple(part.offset for part in column)
+                note = whose + self._note(weights[0], column[0])
                 members.append(Member(column[0].ctype, base + column[0].suffix, note, offsets))
             self._known[weights, layout] = [f"{kind}.{base}{suffix}" for suffix in suffixes]
         return self._known[weights, layout]
+
+    def _note(self, name: str, part: Part) -> str:
+        """What a pointer leads to: `int8[512, 256]`, `scales of int8[512, 256]`, `float32 of bf16[256]`."""
+        weight = self.packer.program.weights[name]
+        if part.suffix:
+            return f"scales of {weight}"
+        widened = part.ctype == "const float*" and str(weight.format) != "f32"
+        return f"float32 of {weight}" if widened else str(weight)
 
 
 def short(names: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ LANES, K_GROUP = 16, 32
 """Outputs in a panel of float32; what K of an int8 row is filled up to a multiple of (`LANES`, `padded` in the kernels)."""
 
 
-
 @dataclass(frozen=True)
 class Part:
     """A pointer of the generated structs: C type, what its name ends in, and where it points to in the packed weights."""

@@ -69,10 +69,11 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
         stack.close()  # the module as its author wrote it, attention and all
         possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
         check_lengths(Wrapper(prepared, dict), program, ids, possible)
-    bound = MOST_POSITIONS if bound is None and max_context else bound
-    if max_context is not None and bound is not None and max_context > bound:
-        raise CaptureError(f"max_context={max_context} is beyond the {bound} positions that the model was made for")
-    return Captured(program, max_context or bound or DEFAULT_CONTEXT, vocabulary(program, limits["input_ids"]))
+    allowed = min(bound or MOST_POSITIONS, MOST_POSITIONS)
+    if max_context is not None and max_context > allowed:
+        raise CaptureError(f"max_context={max_context} is beyond the {allowed} positions that are possible for this model")
+    context = max_context or (allowed if bound else DEFAULT_CONTEXT)
+    return Captured(program, context, vocabulary(program, limits["input_ids"]))
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:

@@ -17,6 +17,8 @@ from llmc.errors import CaptureError
 MOST_POSITIONS = 2**20
 """Guards are tried on every length up to this one; no context is longer."""
 
+LENGTHS = np.arange(1, MOST_POSITIONS + 1)
+
 MOST_APART = 8
 """So many lengths can be looked at one by one, if they are short enough to run."""
 
@@ -78,9 +80,6 @@ def lengths_of(exported: torch.export.ExportedProgram, name: str) -> Lengths:
             conditions.append(said)
     longest = min([*([longest] if longest else []), *(length - 1 for length in apart if length > LONGEST_RUN)], default=None)
     return Lengths(longest, tuple(sorted(length for length in apart if length <= LONGEST_RUN)), tuple(conditions))
-
-
-LENGTHS = np.arange(1, MOST_POSITIONS + 1)
 
 
 def evaluate(tree: ast.expr, length: Any) -> Any:

@@ -28,6 +28,7 @@ def explain(info: ModelInfo, program: Program, records: Sequence[Any]) -> str:
     for record in records:
         for line in _remarks(record):
             console.print(f"{record.key}: {line}")
+    console.print(f"context            {info.max_context} positions")
     for line in _costs(program):
         console.print(line)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"

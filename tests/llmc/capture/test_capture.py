@@ -60,6 +60,13 @@ def test_max_context_beyond_the_positions_is_refused():
         capture(make("learned"), IDS, max_context=65)
 
 
+def test_context_is_no_longer_than_guards_are_tried_on():
+    module = library_model("rope", max_position_embeddings=2**23)
+    assert capture(module).max_context == 2**20
+    with pytest.raises(CaptureError, match="beyond the 1048576"):
+        capture(module, max_context=2**21)
+
+
 def test_rows_are_selected_after_the_last_attention():
     program = capture(make("library-rope")).program
     after = [node for node in program.nodes if node.meta["type"].rows == "R"]
