@@ -73,6 +73,7 @@ def compile(
         name=source.name,
         vocab_size=captured.vocab_size,
         max_context=captured.max_context,
+        architecture=source.architecture,
         eos_ids=source.eos_ids,
         bos_id=source.bos_id,
         recipe=recipe if isinstance(recipe, str) else "none" if recipe is None else "custom",

@@ -26,6 +26,11 @@ class Source:
     bos_id: int | None = None
     origin: str = field(default="")
 
+    @property
+    def architecture(self) -> str:
+        """The module's class, if it is one of the `transformers` library; else ""."""
+        return type(self.module).__name__ if hasattr(getattr(self.module, "config", None), "model_type") else ""
+
 
 def open_source(model: Any) -> Source:
     """What the user named: an nn.Module, a folder, or a hub id. Raises CaptureError saying what is missing where."""

@@ -16,8 +16,9 @@ class ModelInfo:
     """Facts that generation and the manifest need.
 
     name: for reports. vocab_size, max_context: ids are below the one, a sequence has at most the other many positions.
-    eos_ids, bos_id: of the model's config. recipe, backend: what it was compiled with. threads: None for all cores.
-    source: the path or hub id it came from, "" for a module. versions: of every distribution that took part.
+    architecture: the class of the original in the `transformers` library, or "". eos_ids, bos_id: of the model's config.
+    recipe, backend: what it was compiled with. threads: None for all cores. source: the path or hub id it came from,
+    "" for a module. versions: of every distribution that took part.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -25,6 +26,7 @@ class ModelInfo:
     name: str
     vocab_size: int
     max_context: int
+    architecture: str = ""
     eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
     recipe: str = ""

@@ -20,6 +20,7 @@ from llmc.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
+    from llmc.runtime.transformers_model import TransformersModel
 
 __all__ = ["CompiledModel", "ModelInfo"]
 
@@ -70,7 +71,8 @@ class CompiledModel:
         """Continue a prompt (text or token ids), giving one result, or several prompts, giving a list.
 
         stop: a string or several that end the text. stream: for one prompt, give an iterator of pieces of text instead (of
-        ids for a model without tokenizer). Raises InputError naming the argument that cannot be used.
+        ids for a model without tokenizer). `for_transformers().generate` takes tensors, and the arguments of the `transformers`
+        library. Raises InputError naming the argument that cannot be used.
         """
         if "logits" not in self.program.outputs:
             raise InputError(f"generation needs logits; this model gives {', '.join(self.program.outputs)}")
@@ -94,6 +96,12 @@ class CompiledModel:
     def generator(self) -> Generator:
         """What `generate` works with, for callers that want each token as it comes: token ids and `GenerationOptions` in."""
         return Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
+
+    def for_transformers(self) -> TransformersModel:
+        """The model where code of the `transformers` library expects one of its own: `generate`, pipelines."""
+        from llmc.runtime.transformers_model import adapt
+
+        return adapt(self._contexts.lease, self.info, self.program.outputs[0])
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if not isinstance(prompt, str):
@@ -138,5 +146,7 @@ def _is_single(prompts: Any) -> bool:
     if isinstance(prompts, str):
         return True
     if not isinstance(prompts, Sequence | np.ndarray):
-        raise InputError(f"prompts must be a text, a list of token ids, or a list of either, not {type(prompts).__name__}")
+        found = type(prompts).__name__
+        hint = "; for_transformers() gives a model that takes tensors" if hasattr(prompts, "tolist") else ""
+        raise InputError(f"prompts must be a text, a list of token ids, or a list of either, not {found}{hint}")
     return len(prompts) > 0 and not isinstance(prompts[0], str | Sequence | np.ndarray)
