@@ -57,6 +57,7 @@ def compile(
     pipeline = resolve(recipe, passes, registry)
     source = open_source(model)
 
+    registry.notify("llmc_progress", text="capturing the graph", done=0, total=0)
     captured = capture(source.module, example_inputs, max_context)
     program = map_weights(captured.program, source.module, source.folder) if source.folder else captured.program
 
@@ -68,6 +69,7 @@ def compile(
     instruments = [instrument for instrument in wanted if instrument is not None]
     result = pipeline.run(program, registry, instruments)
 
+    registry.notify("llmc_progress", text=f"lowering to backend {backend}", done=0, total=0)
     executable = lower(lowering, backend, result.program)
     info = ModelInfo(
         name=source.name,

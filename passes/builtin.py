@@ -32,7 +32,7 @@ def llmc_passes(register: Callable[[str, str], None]) -> None:
 
 
 @hookimpl
-def llmc_recipes(register: Callable[[str, list[Any]], None]) -> None:
+def llmc_recipes(register: Callable[[str, list[Any], str], None]) -> None:
     """`none` changes no number beyond rounding; `int8` rounds weights and activations."""
-    register("none", FUSE)
-    register("int8", [*FUSE, {"name": "quantize", "bits": 8}])
+    register("none", FUSE, "Raise and merge; weights stay as they are, no number changes beyond rounding.")
+    register("int8", [*FUSE, {"name": "quantize", "bits": 8}], "Weights and activations in 8 bits: a quarter of the bytes.")

@@ -13,9 +13,9 @@ from llmc.cli.common import (
     SourceArgument,
     parse_pass,
     print_json,
-    progress,
     quiet_libraries,
 )
+from llmc.cli.progress import progress
 
 
 def bisect(
@@ -29,7 +29,7 @@ def bisect(
     from dataclasses import asdict
 
     specs = [parse_pass(text) for text in passes or ()]
-    with progress(f"reading {model}") as tell:
+    with progress(f"reading {model}") as show:
         from llmc.capture.capture import capture
         from llmc.capture.checkpoint import map_weights
         from llmc.capture.source import open_source
@@ -44,7 +44,7 @@ def bisect(
         program = capture(source.module).program
         if source.folder is not None:
             program = map_weights(program, source.module, source.folder)
-        tell(f"searching {len(pipeline)} passes")
+        show(f"searching {len(pipeline)} passes")
         found = search(program, pipeline, registry, tolerance)
     if as_json:
         print_json(asdict(found))

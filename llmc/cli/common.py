@@ -6,13 +6,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmc.cli.progress import following, progress
 from llmc.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 WIDTH = 160
 """Columns of tables that go to a file or pipe."""
 
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe; 'llmc passes' lists them. [default: none]")]
+DEFAULT_BACKEND = "cpu"
+
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A recipe's name or YAML file; 'llmc recipes' lists them. [default: none]")
+]
 PassOption = Annotated[
     list[str] | None, typer.Option("--pass", metavar="NAME[:k=v,...]", help="A further pass, with options. Repeatable.")
 ]
-BackendOption = Annotated[str | None, typer.Option("--backend", help="A backend; 'llmc backends' lists them. [default: cpu]")]
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", help=f"A backend; 'llmc backends' lists them. [default: {DEFAULT_BACKEND}]")
+]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on. [default: all cores]")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A compiled model's folder, or what 'llmc compile' takes, compiled on the fly.")
 ]
@@ -97,61 +103,22 @@ def compile_model(
 ) -> CompiledModel:
     """`llmc.compile` with its passes as the command line gives them, telling how far it is. Raises LLMCError."""
     specs = [parse_pass(text) for text in passes or ()]
-    with progress(f"reading {model}") as tell:
+    with progress(f"reading {model}") as show, following(show):
         import llmc
-        from llmc.pipeline.recipe import resolve
-        from llmc.plugins.hooks import hookimpl
-        from llmc.plugins.registry import default
 
         quiet_libraries()
-        registry, backend = default(), backend or "cpu"
-        keys = [step.key for step in resolve(recipe, specs, registry)]
-
-        class Watch:
-            """Follows the passes."""
-
-            @hookimpl
-            def llmc_pass_started(self, name: str) -> None:
-                tell(f"pass {keys.index(name) + 1} of {len(keys)}: {name}")
-
-            @hookimpl
-            def llmc_pass_finished(self, name: str) -> None:
-                if name == keys[-1]:
-                    tell(f"lowering to backend {backend}")
-
-        watch = Watch()
-        registry.manager.register(watch)
-        try:
-            return llmc.compile(model, recipe=recipe, passes=specs, backend=backend, **options)
-        finally:
-            registry.manager.unregister(watch)
+        return llmc.compile(model, recipe=recipe, passes=specs, backend=backend or DEFAULT_BACKEND, **options)
 
 
 def quiet_libraries() -> None:
-    """No progress bars and hints of transformers between our own lines."""
+    """No progress bars, hints and retries of the hub between our own lines; what fails in the end is told by the error."""
+    import huggingface_hub.utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()
-
-
-@contextmanager
-def progress(first: str) -> Iterator[Callable[[str], None]]:
-    """Gives a function that tells what is being done: beside a spinner on a terminal, else line by line; all on stderr."""
-    from rich.console import Console
-
-    err = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    if err.is_terminal:
-        with err.status(first) as status:
-            yield status.update
-    else:
-        tell(first)
-        yield tell
-
-
-def tell(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    huggingface_hub.utils.disable_progress_bars()
+    huggingface_hub.utils.logging.set_verbosity_error()
 
 
 def console() -> Console:
@@ -182,3 +149,11 @@ def read_text(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
         raise InputError(f"{path}: cannot read this file: {reason}") from error
+
+
+def read_stdin() -> str:
+    """All of standard input. Raises InputError if it is not UTF-8."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 text: {error}") from error

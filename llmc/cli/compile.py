@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from llmc.cli.common import BackendOption, PassOption, RecipeOption, SourceArgument, ThreadsOption, compile_model, is_compiled
+from llmc.cli.common import (
+    BackendOption,
+    JsonOption,
+    PassOption,
+    RecipeOption,
+    SourceArgument,
+    ThreadsOption,
+    compile_model,
+    is_compiled,
+    print_json,
+)
+from llmc.cli.inspect import summary
 from llmc.errors import ArtifactError, InputError
 
 
@@ -25,6 +36,7 @@ def compile(
     dump_dir: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the program after every pass into this folder.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Compile a model, save it, and print what every pass did."""
     if is_compiled(model):
@@ -43,8 +55,11 @@ def compile(
         dump_dir=dump_dir,
     )
     compiled.save(output)
-    print(compiled.explain())
-    print(f"saved in {output}")
+    if as_json:
+        print_json({"folder": str(output), **summary(compiled), "passes": [record.to_json() for record in compiled.records]})
+    else:
+        print(compiled.explain())
+        print(f"saved in {output}")
 
 
 def _check_output(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,15 +16,15 @@ from llmc.cli.common import (
     console,
     open_model,
     print_json,
-    progress,
     quiet_libraries,
     read_text,
 )
+from llmc.cli.progress import Tell, progress
 from llmc.errors import InputError
 
 if TYPE_CHECKING:
     from llmc.evaluate.divergence import Divergence
-    from llmc.evaluate.perplexity import Perplexity
+    from llmc.evaluate.perplexity import Perplexity, Progress
     from llmc.runtime.model import CompiledModel
 
 DEFAULT_WINDOW = 512
@@ -68,22 +67,16 @@ def _result(model: CompiledModel, ids: list[int], window: int, against: str | No
     from llmc.evaluate.perplexity import perplexity
 
     if against is None:
-        with progress("scoring the text") as tell:
-            return perplexity(model, ids, window, _counter(tell))
-    with progress(f"reading {against}") as tell:
+        with progress("scoring the text") as show:
+            return perplexity(model, ids, window, _counter(show))
+    with progress(f"reading {against}") as show:
         from llmc.capture.source import open_source
         from llmc.evaluate.divergence import divergence
 
         quiet_libraries()
         original = open_source(against).module
-        return divergence(model, original, ids, window, progress=_counter(tell))
+        return divergence(model, original, ids, window, progress=_counter(show))
 
 
-def _counter(tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Tells how many windows are done, about ten times."""
-
-    def count(done: int, total: int) -> None:
-        if done % max(1, total // 10) == 0:
-            tell(f"window {done} of {total}")
-
-    return count
+def _counter(show: Tell) -> Progress:
+    return lambda done, total: show("window", done, total)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from llmc.cli.common import BackendOption, ModelArgument, PassOption, RecipeOption, ThreadsOption, open_model, tell
+from llmc.cli.common import (
+    BackendOption,
+    JsonOption,
+    ModelArgument,
+    PassOption,
+    RecipeOption,
+    ThreadsOption,
+    open_model,
+    print_json,
+    read_stdin,
+)
+from llmc.cli.progress import tell
 
 
 def generate(
@@ -23,6 +33,7 @@ def generate(
     passes: PassOption = None,
     backend: BackendOption = None,
     threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Continue a text, as it comes, on stdout; timings go to stderr."""
     from llmc.errors import InputError
@@ -30,13 +41,20 @@ def generate(
     from llmc.runtime.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    GenerationOptions(max_new_tokens, sampling, stop=tuple(stop or ()))  # refused before anything is loaded
+    text = read_stdin() if prompt == "-" else prompt
     opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
     options = GenerationOptions(max_new_tokens, sampling, frozenset(opened.info.eos_ids), tuple(stop or ()))
     ids = opened.tokenizer.encode(text)
-    [result] = opened.generator.generate([ids], options, on_text=lambda _, piece: print(piece, end="", flush=True))
+    show = (lambda _, piece: None) if as_json else (lambda _, piece: print(piece, end="", flush=True))
+    [result] = opened.generator.generate([ids], options, on_text=show)
+    if as_json:
+        facts = ("text", "tokens", "prompt_tokens", "new_tokens", "finish_reason", "prefill_seconds", "decode_seconds")
+        data = {name: getattr(result, name) for name in (*facts, "tokens_per_second")}
+        print_json({"model": model, "prompt": text, **data})
+        return
     print(flush=True)
     tell(
         f"{result.prompt_tokens} prompt tokens in {result.prefill_seconds:.2f} s, {result.new_tokens} new tokens, "

@@ -1,4 +1,4 @@
-"""llmc passes: which passes and recipes there are."""
+"""llmc passes: which passes there are."""
 
 from __future__ import annotations
 
@@ -12,32 +12,26 @@ if TYPE_CHECKING:
 
 
 def passes(as_json: JsonOption = False) -> None:
-    """List the passes, with their options, and the recipes."""
+    """List the passes, with their options."""
     from rich import box
     from rich.table import Table
 
     from llmc.plugins.registry import default
 
-    registry = default()
-    data = {
-        "passes": [{**_describe(entry), "options": _options(entry)} for entry in registry.entries("passes")],
-        "recipes": [{**_describe(entry), "passes": entry.value} for entry in registry.entries("recipes")],
-    }
+    data = [_describe(entry) for entry in default().entries("passes")]
     if as_json:
-        print_json(data)
+        print_json({"passes": data})
         return
     table = Table("pass", "of", "version", "what it does", "options", box=box.SIMPLE, pad_edge=False)
-    for row in data["passes"]:
+    for row in data:
         shown = "\n".join(f"{one['name']}={one['default']}: {one['description']}" for one in row["options"])
         table.add_row(row["name"], row["distribution"], row["version"], row["summary"], shown)
-    recipes = Table("recipe", "of", "version", "passes", box=box.SIMPLE, pad_edge=False)
-    for row in data["recipes"]:
-        recipes.add_row(row["name"], row["distribution"], row["version"], row["summary"])
-    console().print(table, recipes, sep="")
+    console().print(table)
 
 
 def _describe(entry: Entry) -> dict[str, Any]:
-    return {"name": entry.name, "distribution": entry.distribution, "version": entry.version, "summary": entry.doc}
+    described = {"name": entry.name, "distribution": entry.distribution, "version": entry.version, "summary": entry.doc}
+    return {**described, "options": _options(entry)}
 
 
 def _options(entry: Entry) -> list[dict[str, Any]]:

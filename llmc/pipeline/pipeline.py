@@ -101,8 +101,9 @@ class Pipeline(Sequence[Step]):
         result = Result(program, moves=self.moves)
         for instrument in instruments:
             instrument.captured(program)
-        for step in self.steps:
+        for done, step in enumerate(self.steps, 1):
             before = result.program
+            registry.notify("llmc_progress", text=f"pass {step.key}", done=done, total=len(self))
             registry.notify("llmc_pass_started", name=step.key, program=before)
             after, record = _run_step(step, before)
             for instrument in instruments:

@@ -26,12 +26,16 @@ KINDS = tuple(SINGULAR)
 
 @dataclass(frozen=True)
 class Entry:
-    """Something registered: its name, what it is (a class, its `module:Class`, or a recipe's list), and whose it is."""
+    """Something registered: its name, what it is (a class, its `module:Class`, or a recipe's list), and whose it is.
+
+    summary: what a recipe is for; of a pass or a backend its class says it.
+    """
 
     name: str
     value: Any
     distribution: str
     version: str
+    summary: str = ""
 
     def load(self) -> Any:
         """The class. Raises PluginError if it cannot be imported."""
@@ -59,9 +63,9 @@ class Entry:
 
     @property
     def doc(self) -> str:
-        """The first sentence of the class's docstring, the passes of a recipe, or why there is none. Imports the class."""
+        """What a recipe is for, or its passes; the first sentence of a class's docstring, or why there is none. Imports it."""
         if isinstance(self.value, list):
-            return ", ".join(spec["name"] if isinstance(spec, dict) else spec for spec in self.value)
+            return self.summary or ", ".join(spec["name"] if isinstance(spec, dict) else spec for spec in self.value)
         try:
             paragraph = (self.load().__doc__ or "").strip().split("\n\n")[0]
         except PluginError as error:  # a listing is where one looks to find out what is wrong
@@ -93,6 +97,7 @@ class Registry:
         unique = {(point.name, point.value, _owner(point)): point for point in found}
         for point in sorted(unique.values(), key=lambda p: (_owner(p)[0] != "llmc", _owner(p), p.name)):
             self.plugins.append(self._load(point))
+        self._check_excluded()
 
     def _load(self, point: EntryPoint) -> Plugin:
         distribution, version = _owner(point)
@@ -110,6 +115,14 @@ class Registry:
                     self.register(kind, entry)
         return Plugin(point.name, point.value, distribution, version, problem)
 
+    def _check_excluded(self) -> None:
+        """Warn of a name to exclude that no plugin has: a misspelt one would leave its plugin in use without a word."""
+        known = {_canonical(name) for plugin in self.plugins for name in (plugin.name, plugin.distribution)}
+        for name in sorted(_excluded() - known):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(sorted(known))}"
+            warnings.warn(f"{DISABLED_VARIABLE}: no plugin or distribution of one is named '{name}'; {hint}", stacklevel=4)
+
     def _collect(self, point: EntryPoint) -> list[tuple[str, Entry]]:
         """Hand the plugin to pluggy and return what it registers: all of it, or, where it fails, nothing."""
         module = point.load()
@@ -121,9 +134,9 @@ class Registry:
             others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
             for kind in KINDS:
 
-                def register(name: str, value: Any, kind: str = kind) -> None:
+                def register(name: str, value: Any, summary: str = "", kind: str = kind) -> None:
                     _check(kind, name, value)
-                    found.append((kind, Entry(name, value, distribution, version)))
+                    found.append((kind, Entry(name, value, distribution, version, summary)))
 
                 self.manager.subset_hook_caller(f"llmc_{kind}", others)(register=register)
         except Exception:

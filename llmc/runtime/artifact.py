@@ -88,6 +88,8 @@ def _read(path: Path) -> tuple[ModelInfo, list[Any], Tokenizer | None, Program]:
 
     if not path.is_dir():
         raise ArtifactError(f"{path}: there is no such folder")
+    if not (path / MANIFEST_FILE).exists() and (path / "config.json").exists():
+        raise ArtifactError(f"{path}: this model is not compiled yet; do it by llmc.compile, or llmc compile {path} -o FOLDER")
     manifest = Manifest.read(path)
     missing = [name for name in REQUIRED if name not in manifest.files]
     if missing:

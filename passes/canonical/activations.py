@@ -40,7 +40,7 @@ def constants_of(**expected: float) -> object:
 
 
 class RaiseActivations(Pass):
-    """One op in place of a formula.
+    """One `silu` or `gelu` op in place of an activation function that is written out.
 
     Before:  x * sigmoid(x)      0.5 * x * (1 + tanh(0.79788 * (x + 0.044715 * x^3)))
     After:   silu(x)             gelu(x, approximate="tanh")

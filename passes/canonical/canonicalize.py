@@ -17,7 +17,7 @@ POWERS = {2: 2, 3: 3}
 
 
 class Canonicalize(Pass):
-    """Folding, common subexpressions and dead code.
+    """Fold constants and neutral operations, compute equal values once, and drop what nobody reads.
 
     Before:  pow(reshape(reshape(x)) * 1.0, 2);  cos(p), cos(p)
     After:   y * y with y = reshape(x);          cos(p) once

@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, Pattern] = {
 
 
 class RaiseGated(Pass):
-    """One op for an activation times another value of the same shape.
+    """One `gated` op in place of an activation times another value of the same shape.
 
     Before:  silu(gate) * up
     After:   gated(gate, up, activation="silu")

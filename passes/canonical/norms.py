@@ -42,7 +42,7 @@ LAYER = divided_by_root(CENTRED, ops.add(mean_square(CENTRED), SCALAR.eps))
 
 
 class RaiseNorms(Pass):
-    """One op in place of a norm that is written out, its weight and bias included.
+    """One `rms_norm` or `layer_norm` op in place of a norm that is written out, its weight and bias included.
 
     Before:  x * rsqrt(mean(x * x) + eps) * w          (x - mean(x)) * rsqrt(mean((x - mean(x))^2) + eps) * w + b
     After:   rms_norm(x, w)                            layer_norm(x, w, b)

@@ -20,7 +20,7 @@ PARTIAL = ops.concat(ops.rope(ops.slice_(ANY.x), ANY.cos, ANY.sin, layout="halve
 
 
 class RaiseRope(Pass):
-    """One op in place of the rotation of two halves, with cos and sin of one half only.
+    """One `rope` op in place of the rotation of two halves, with cos and sin of one half only.
 
     Before:  x * cos(concat(f, f)) + concat(-x[P:], x[:P]) * sin(concat(f, f))
     After:   rope(x, cos(f), sin(f), layout="halves")

@@ -12,7 +12,7 @@ from llmc.pipeline.base import Pass, PassContext
 
 
 class FuseGateUp(Pass):
-    """One matrix product in place of two that read the same value.
+    """One matrix product for the gate and up projections, which read the same value.
 
     Before:  gated(linear(x, Wg), linear(x, Wu))
     After:   gated(split) of linear(x, concat(Wg, Wu))

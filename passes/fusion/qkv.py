@@ -17,7 +17,7 @@ PASSED = (ops.reshape, ops.permute, ops.rope, ops.rms_norm, ops.layer_norm)
 
 
 class FuseQKV(Pass):
-    """One matrix product in place of three that read the same value.
+    """One matrix product for the query, key and value projections, which read the same value.
 
     Before:  attention(rope(linear(x, Wq)), rope(linear(x, Wk)), linear(x, Wv))
     After:   attention(rope(split), rope(split), split) of linear(x, concat(Wq, Wk, Wv))

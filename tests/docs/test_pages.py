@@ -60,7 +60,7 @@ def test_backend_of_the_guide_has_one_table_and_passes_the_conformance_suite(che
 def test_commands_of_the_readme_work(checkout):
     lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
     assert {shlex.split(line)[1] for line in lines} == {
-        "compile", "generate", "inspect", "eval", "bisect", "passes", "backends", "plugins",
+        "compile", "generate", "inspect", "eval", "bisect", "passes", "recipes", "backends", "plugins",
     }  # fmt: skip
     for line in lines:
         command = [str(Path(sys.executable).with_name("llmc")), *shlex.split(line)[1:]]

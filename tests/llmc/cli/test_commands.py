@@ -40,7 +40,18 @@ def test_generate_with_a_seed_repeats_itself_and_another_differs(run, artifact):
 
 def test_generate_compiles_a_model_on_the_fly(run):
     code, out, err = run("generate", MODEL, PROMPT, "--max-new-tokens", 3, "--backend", "eager")
-    assert code == 0 and out.strip() and "lowering to backend eager" in err
+    assert code == 0 and out.strip() and "lowering to backend eager" in err and "Loading weights" not in err
+
+
+def test_generate_and_compile_print_one_json_object(run, artifact, tmp_path):
+    code, out, _ = run("generate", artifact, PROMPT, "--max-new-tokens", 5, "--json")
+    data = json.loads(out)
+    assert code == 0 and data["new_tokens"] == len(data["tokens"]) == 5 and data["finish_reason"] == "length"
+    assert data["text"] == run("generate", artifact, PROMPT, "--max-new-tokens", 5)[1][:-1]
+    code, out, _ = run("compile", MODEL, "-o", tmp_path / "m", "--backend", "eager", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["folder"] == str(tmp_path / "m") and data["backend"] == "eager"
+    assert data["passes"][0]["key"] == "canonicalize"
 
 
 def test_inspect_summarizes(run, artifact):
@@ -91,12 +102,28 @@ def test_eval_prints_perplexity_and_distance(run, artifact):
 def test_passes_backends_and_plugins_list_what_is_built_in(run):
     passes = json.loads(run("passes", "--json")[1])
     assert {"canonicalize", "fuse-qkv", "quantize"} <= {entry["name"] for entry in passes["passes"]}
-    assert {entry["name"]: entry["passes"] for entry in passes["recipes"]}["int8"][-1] == {"name": "quantize", "bits": 8}
     backends = {entry["name"]: entry for entry in json.loads(run("backends", "--json")[1])["backends"]}
     assert backends["eager"]["available"] and backends["cpu"]["available"] and "int8" in backends["cpu"]["formats"]
     plugins = json.loads(run("plugins", "--json")[1])["plugins"]
     assert {"builtin-passes", "builtin-backends"} <= {plugin["name"] for plugin in plugins}
     assert all(run(name)[0] == 0 for name in ("passes", "backends", "plugins"))
+
+
+def test_recipes_are_listed_with_their_passes_and_one_is_shown_with_all_options(run):
+    listed = {entry["name"]: entry for entry in json.loads(run("recipes", "--json")[1])["recipes"]}
+    assert {"none", "int8"} <= set(listed) and all(entry["summary"] for entry in listed.values())
+    one = json.loads(run("recipes", "int8", "--json")[1])
+    assert one == listed["int8"] and one["distribution"] == "llmc"
+    [quantize] = [step for step in one["passes"] if step["pass"] == "quantize"]
+    assert quantize["options"]["bits"] == 8 and "bits" in quantize["set"] and "skip" in quantize["options"]
+    assert "*bits=8" in run("recipes", "int8")[1] and "quantize(bits=8" in run("recipes")[1]
+
+
+def test_recipe_whose_pass_is_not_there_does_not_hide_the_others(run, monkeypatch):
+    entry = Entry("lost", ["no-such-pass"], "tests", "0")
+    monkeypatch.setitem(default()._entries["recipes"], "lost", entry)
+    listed = {entry["name"]: entry for entry in json.loads(run("recipes", "--json")[1])["recipes"]}
+    assert "no-such-pass" in listed["lost"]["summary"] and listed["int8"]["passes"]
 
 
 def test_backends_tell_what_they_run_on_and_make_code_for(run):

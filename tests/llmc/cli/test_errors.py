@@ -4,6 +4,9 @@ import shutil
 
 import pytest
 
+import llmc
+from llmc.errors import ArtifactError
+from llmc.plugins.registry import default
 from tests.llmc.cli.conftest import MODEL
 
 HELD_OUT = MODEL / "heldout.txt"
@@ -123,6 +126,37 @@ def test_eval_refuses(run, artifact, case):
 def test_inspect_refuses_a_pass_that_did_not_run(run, artifact):
     checked(run("inspect", artifact, "--after", "fuse-qkv"), "fuse-qkv", "loaded")
     checked(run("inspect", artifact, "--file", "nothing.h"), "nothing.h", "model.cpp")
+
+
+USAGE = {
+    "unknown command": (["frobnicate"], ["'frobnicate'"]),
+    "unknown option of a command": (["generate", "m", "x", "--frob"], ["--frob", "generate --help"]),
+    "unknown option": (["--frob"], ["--frob"]),
+    "missing argument": (["generate"], ["MODEL"]),
+    "no thread": (["generate", "m", "x", "--threads", "0"], ["--threads", "1"]),
+    "no number": (["generate", "m", "x", "--max-new-tokens", "many"], ["--max-new-tokens"]),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_usage_errors_are_one_line_too(run, case):
+    args, expected = USAGE[case]
+    assert len(checked(run(*args), *expected)) < 200 and run(*args)[2].count("\n") == 1
+
+
+def test_misspelt_name_of_a_plugin_to_exclude_is_told(run, monkeypatch):
+    monkeypatch.setenv("LLMC_DISABLE_PLUGINS", "builtin-passe")
+    default.cache_clear()
+    try:
+        code, _, err = run("plugins")
+    finally:
+        default.cache_clear()
+    assert code == 0 and "LLMC_DISABLE_PLUGINS" in err and "did you mean 'builtin-passes'?" in err
+
+
+def test_library_says_of_a_model_that_it_is_not_compiled_yet():
+    with pytest.raises(ArtifactError, match="not compiled yet"):
+        llmc.load(MODEL)
 
 
 def test_debug_shows_the_traceback(run):
