@@ -15,7 +15,19 @@ namespace llmc {
 
 constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
 
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+// Sixteen floats in as many registers as they take. Plain vectors of sixteen would go through memory where registers are shorter.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+typedef float Part __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef float LoosePart __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4), may_alias));  // anywhere in memory
+struct Lanes {
+    Part part[LANES / WIDTH];
+};
 
 // The threads of a step. Work is split by ranges that depend on nothing but the sizes and the number of threads;
 // no result depends on where a range ends.
@@ -47,31 +59,57 @@ public:
     }
 };
 
-// Lanes anywhere in memory: read in one piece (a copy by memcpy goes through the stack in halves).
-typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-
-inline Lanes load(const float* p) { return *reinterpret_cast<const LooseLanes*>(p); }
-
-inline void store(float* p, Lanes v) { *reinterpret_cast<LooseLanes*>(p) = v; }
-
-// a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
-inline Lanes madd(Lanes a, Lanes b, Lanes c) {
-#if defined(__AVX512F__)
-    return Lanes(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
-#elif defined(__FMA__)
-    __m256 x[2], y[2], z[2];
-    std::memcpy(x, &a, sizeof x);
-    std::memcpy(y, &b, sizeof y);
-    std::memcpy(z, &c, sizeof z);
-    for (int i = 0; i < 2; i++) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
-    std::memcpy(&c, z, sizeof z);
-    return c;
-#else
-    return a * b + c;
-#endif
+// The Lanes whose parts are f(0), f(1), ...
+template <class F>
+inline Lanes each(F f) {
+    Lanes y;
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES / WIDTH; i++) y.part[i] = f(i);
+    return y;
 }
 
-inline Lanes all(float x) { return x - Lanes{}; }  // subtracting zero is nothing to do; adding it would turn -0 to 0
+inline Lanes load(const float* p) {
+    return each([=](int i) { return Part(reinterpret_cast<const LoosePart*>(p)[i]); });
+}
+
+inline Lanes load(const int8_t* p) {
+    typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
+    return each([=](int i) {
+        Bytes whole;
+        std::memcpy(&whole, p + i * WIDTH, sizeof whole);
+        return __builtin_convertvector(whole, Part);
+    });
+}
+
+inline void store(float* p, const Lanes& v) {
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES / WIDTH; i++) reinterpret_cast<LoosePart*>(p)[i] = v.part[i];
+}
+
+inline Lanes operator+(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.part[i] + b.part[i]; });
+}
+inline Lanes operator*(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.part[i] * b.part[i]; });
+}
+inline Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
+
+// a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
+inline Lanes madd(const Lanes& a, const Lanes& b, const Lanes& c) {
+    return each([&](int i) {
+#if defined(__AVX512F__)
+        return Part(_mm512_fmadd_ps(a.part[i], b.part[i], c.part[i]));
+#elif defined(__FMA__)
+        return Part(_mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]));
+#else
+        return a.part[i] * b.part[i] + c.part[i];
+#endif
+    });
+}
+
+inline Lanes all(float x) {
+    return each([=](int) { return x - Part{}; });  // subtracting zero is nothing to do; adding it would turn -0 to 0
+}
 
 // Sum of sixteen partial sums, by halves.
 inline float sum(const Lanes& v) {

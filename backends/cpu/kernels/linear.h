@@ -98,14 +98,11 @@ void restore_rows(const int16_t* q, const float* scale, float* y, int64_t rows, 
 // x . w over K whole numbers, of which the last are zeros up to padded(K): element k goes to partial sum k % 16.
 template <int K>
 inline float dot_w8(const float* x, const int8_t* w) {
-    typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
     Lanes s = {};
     for (int k = 0; k < padded(K); k += LANES) {
         float tail[LANES] = {};
         if (k + LANES > K) std::memcpy(tail, x + k, (K > k ? K - k : 0) * sizeof(float));
-        Bytes whole;
-        std::memcpy(&whole, w + k, sizeof whole);
-        s = madd(load(k + LANES > K ? tail : x + k), __builtin_convertvector(whole, Lanes), s);
+        s = madd(load(k + LANES > K ? tail : x + k), load(w + k), s);
     }
     return sum(s);
 }
