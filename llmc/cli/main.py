@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmc import __version__
-from llmc.cli import backends, bisect, compile, eval, generate, inspect, passes, plugins, recipes
+from llmc.cli import backends, bisect, chat, compile, eval, generate, inspect, passes, plugins, recipes
 from llmc.cli.progress import tell
 from llmc.errors import LLMCError
 
@@ -98,6 +98,7 @@ def options(
 
 app.command("compile")(compile.compile)
 app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
 app.command("inspect")(inspect.inspect)
 app.command("eval")(eval.evaluate)
 app.command("bisect")(bisect.bisect)

@@ -168,32 +168,36 @@ class Generator:
         times_seen: Counter[tuple[int, ...]] = Counter()
         live = []
         for index, prompt in enumerate(prompts):
-            # The last token is chosen but never read, so it needs no place in the context.
-            budget = min(options.max_new_tokens, self.max_context - len(prompt) + 1)
-            rng = _random(options.sampling.seed, prompt, times_seen[tuple(prompt)])
+            budget = budget_of(options, len(prompt), self.max_context)
+            rng = random_of(options.sampling.seed, prompt, times_seen[tuple(prompt)])
             times_seen[tuple(prompt)] += 1
-            live.append(_Live(index, prompt, budget, options, rng, self.tokenizer))
+            live.append(Live(index, prompt, budget, options, rng, self.tokenizer))
         blocks = sum(blocks_for(len(one.unread) + one.budget - 1) for one in live)
-        seconds = {"prefill": 0.0, "decode": 0.0}
-        phase = "prefill"
         with self.lease(blocks) as context:
             sequences = Sequences(blocks)
             for one in live:
                 one.sequence = sequences.create()
-            while live:
-                for step in split_steps([one.unread for one in live]):
-                    start = perf_counter()
-                    chosen = [(one, *one.choose(row)) for one, row in _step(context, sequences, live, step)]
-                    seconds[phase] += perf_counter() - start
-                    for one, token, text in chosen:
-                        yield Event(one.index, token, text, one.finish_reason, seconds["prefill"], seconds["decode"])
-                live = [one for one in live if one.finish_reason is None]
-                phase = "decode"
+            yield from run(context, sequences, live)
+
+
+def run(context: Context, sequences: Sequences, live: list[Live]) -> Iterator[Event]:
+    """Read what is unread of each and continue it until all are finished; each has a sequence of its own already."""
+    seconds = {"prefill": 0.0, "decode": 0.0}
+    phase = "prefill"
+    while live:
+        for step in split_steps([one.unread for one in live]):
+            start = perf_counter()
+            chosen = [(one, *one.choose(row)) for one, row in _step(context, sequences, live, step)]
+            seconds[phase] += perf_counter() - start
+            for one, token, text in chosen:
+                yield Event(one.index, token, text, one.finish_reason, seconds["prefill"], seconds["decode"])
+        live = [one for one in live if one.finish_reason is None]
+        phase = "decode"
 
 
 def _step(
-    context: Context, sequences: Sequences, live: list[_Live], step: list[tuple[int, int, int]]
-) -> Iterable[tuple[_Live, NDArray[np.float32]]]:
+    context: Context, sequences: Sequences, live: list[Live], step: list[tuple[int, int, int]]
+) -> Iterable[tuple[Live, NDArray[np.float32]]]:
     """Read tokens; the logits `[V]` of each prompt that is now read to its end."""
     ended = [live[i] for i, _, stop in step if stop == len(live[i].unread)]
     batch = sequences.batch(
@@ -203,13 +207,18 @@ def _step(
     return zip(ended, step_rows(context, batch, "logits"), strict=True)
 
 
-def _random(seed: int, prompt: list[int], repeat: int) -> np.random.Generator:
+def budget_of(options: GenerationOptions, length: int, max_context: int) -> int:
+    """Tokens that may follow a prompt. The last one is chosen but never read, so it needs no place in the context."""
+    return min(options.max_new_tokens, max_context - length + 1)
+
+
+def random_of(seed: int, prompt: list[int], repeat: int) -> np.random.Generator:
     """Depends on nothing else in the batch, and differs for a prompt that is asked for several times."""
     return np.random.default_rng(np.random.SeedSequence([seed, *prompt], spawn_key=(repeat,)))
 
 
-class _Live:
-    """A prompt that is being continued."""
+class Live:
+    """A prompt that is being continued. unread: what the next steps read, at first the prompt, or what a cache lacks of it."""
 
     sequence: int
     finish_reason: FinishReason | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmc.errors import ArtifactError
 
-TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 INCOMPLETE = "\ufffd"
 """What bytes that are not (yet) a character decode to."""
 
@@ -33,6 +33,8 @@ class Tokenizer:
         self._library.no_padding()
         self._library.no_truncation()
         self._config = _read_config(Path(folder) / CONFIG_FILE)
+        if (Path(folder) / TEMPLATE_FILE).is_file():
+            self._config["chat_template"] = _read_template(Path(folder) / TEMPLATE_FILE)
         self.bos_id = self._special("bos_token")
         eos = self._special("eos_token")
         self.eos_ids: tuple[int, ...] = () if eos is None else (eos,)
@@ -42,13 +44,34 @@ class Tokenizer:
         """Ids are below this number."""
         return self._library.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with what the tokenizer puts around it; `add_bos_token` of its config has the last word."""
+    def encode(self, text: str, rendered: bool = False) -> list[int]:
+        """Token ids of a text, with what the tokenizer puts around it; `add_bos_token` of its config has the last word.
+
+        rendered: the text comes from a chat template and has such tokens already, so nothing is put around it.
+        """
+        if rendered:
+            return list(self._library.encode(text, add_special_tokens=False).ids)
         add_bos = self._config.get("add_bos_token")
         ids = list(self._library.encode(text, add_special_tokens=add_bos is not False).ids)
         if add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that makes a text of a conversation: of several, the one named "default"."""
+        found = self._config.get("chat_template")
+        if isinstance(found, list):
+            named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+            found = named.get("default")
+        return found if isinstance(found, str) else None
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The texts of special tokens by the names that chat templates use: `bos_token`, `eos_token`, ..."""
+        tokens = {name: value for name, value in self._config.items() if name.endswith("_token")}
+        texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens are left out, bytes that are no character become U+FFFD."""
@@ -76,6 +99,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: the tokenizer's config should be an object")
     return config
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot read the chat template: {error}") from error
 
 
 class StreamDecoder:
