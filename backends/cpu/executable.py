@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmc.errors import InputError, ToolchainError, UnsupportedError
-from llmc.ir.types import TensorType
-from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, InputSpec, check_sizes
+from llmc.backends.cpu import artifact
+from llmc.backends.cpu.artifact import Facts
+from llmc.errors import ArtifactError, InputError, ToolchainError, UnsupportedError
+from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_sizes
 
-ABI = 2
+ABI = 3
+
+Signature = list[tuple[str, str, str, int, int]]
+"""Of each tensor: name, dtype, rows, elements of an entry, limit (-1 for none)."""
+
+
+class CTensor(ctypes.Structure):
+    """`LlmcTensor` of kernels/llmc.h."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("rows", ctypes.c_char),
+        ("width", ctypes.c_int64),
+        ("limit", ctypes.c_int64),
+    ]
 
 
 class CBatch(ctypes.Structure):
-    """`LlmcBatch` of kernels/abi.h."""
+    """`LlmcBatch` of kernels/llmc.h."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("tokens", "rows", "width", "copies")),
@@ -33,7 +50,7 @@ class CBatch(ctypes.Structure):
 def open_library(path: Path) -> ctypes.CDLL:
     """A compiled model. Raises ToolchainError if it cannot be loaded or was made for another version of this package."""
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(artifact.loadable(path))
         found = (library.llmc_abi(), library.llmc_block())
     except (OSError, AttributeError) as error:
         raise ToolchainError(f"{path}: cannot load the compiled model: {error}; delete it to have it built again") from error
@@ -41,32 +58,53 @@ def open_library(path: Path) -> ctypes.CDLL:
         made = "interface version {} and cache blocks of {} positions"
         raise ToolchainError(f"{path}: made for {made.format(*found)}, not {made.format(ABI, BLOCK)}; delete it")
     library.llmc_error.restype = ctypes.c_char_p
+    library.llmc_weight_bytes.restype = ctypes.c_int64
     library.llmc_model.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
     library.llmc_context.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)]
     library.llmc_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(CBatch)]
+    for name in ("llmc_inputs", "llmc_outputs"):
+        getattr(library, name).argtypes = [ctypes.POINTER(ctypes.POINTER(CTensor))]
     for name in ("llmc_free_model", "llmc_free_context"):
         getattr(library, name).argtypes = [ctypes.c_void_p]
         getattr(library, name).restype = None
     return library
 
 
+def signature(library: ctypes.CDLL) -> tuple[Signature, Signature]:
+    """What a library says of its inputs and outputs."""
+    found = []
+    for function in (library.llmc_inputs, library.llmc_outputs):
+        tensors = ctypes.POINTER(CTensor)()
+        count = function(ctypes.byref(tensors))
+        found.append([(t.name.decode(), t.dtype.decode(), t.rows.decode(), t.width, t.limit) for t in tensors[:count]])
+    return found[0], found[1]
+
+
+def declared(facts: Facts) -> tuple[Signature, Signature]:
+    """What the library should say."""
+    inputs = [(n, s.dtype, "T", math.prod(s.shape), -1 if s.limit is None else s.limit) for n, s in facts.inputs.items()]
+    return inputs, [(name, kind.dtype, str(kind.rows), kind.width, -1) for name, kind in facts.outputs.items()]
+
+
 class CpuExecutable(Executable):
-    """A loaded library and its packed weights. inputs, outputs: in the library's order."""
+    """A loaded library and its packed weights. inputs, outputs: in the library's order.
+
+    texts: gives the sources. Raises ToolchainError if the library cannot be loaded, and ArtifactError if library, weights and
+    facts do not belong together.
+    """
 
     row_exact = True
 
-    def __init__(
-        self,
-        library: Path,
-        weights: NDArray[np.uint8],
-        inputs: Mapping[str, InputSpec],
-        outputs: Mapping[str, TensorType],
-        block_bytes: int,
-        texts: dict[str, str],
-    ) -> None:
-        self.library, self.weights = open_library(library), weights
-        self.inputs, self.outputs, self.block_bytes = inputs, outputs, block_bytes
+    def __init__(self, path: Path, weights: NDArray[np.uint8], facts: Facts, texts: Callable[[], dict[str, str]]) -> None:
+        self.path, self.weights, self.facts, self.library = path, weights, facts, open_library(path)
+        self.inputs, self.outputs, self.block_bytes = facts.inputs, facts.outputs, facts.block_bytes
+        self.target, self.needs = facts.target, facts.needs
         self._texts = texts
+        size = self.library.llmc_weight_bytes()
+        if size != weights.size:
+            raise ArtifactError(f"{path}: it reads {size} bytes of packed weights, and there are {weights.size}")
+        if signature(self.library) != declared(facts):
+            raise ArtifactError(f"{path}: its inputs and outputs are not those that {artifact.FACTS_FILE} tells of")
         self.handle = ctypes.c_void_p()
         if self.library.llmc_model(weights.ctypes.data, ctypes.byref(self.handle)):
             raise MemoryError(self.problem())
@@ -80,7 +118,11 @@ class CpuExecutable(Executable):
         return CpuContext(self, *check_sizes(cache_blocks, threads))
 
     def sources(self) -> dict[str, str]:
-        return self._texts
+        return self._texts()
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        artifact.write(folder, self.facts, self.path, self.weights)
 
 
 class CpuContext(Context):

@@ -37,6 +37,12 @@ def comment(text: str) -> str:
     return line if len(line) <= LONGEST_COMMENT else f"{line[:LONGEST_COMMENT]}..."
 
 
+def literal(text: str) -> str:
+    """A C string: what is not a letter, digit or underscore as octal bytes of UTF-8, which no character after can extend."""
+    plain = re.compile(rb"\w")
+    return '"' + "".join(chr(byte) if plain.match(bytes([byte])) else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
 class Names:
     """The names taken in a scope, keywords and macros from the start."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
 from llmc.backends.cpu.generate import Generator
-from llmc.backends.cpu.names import comment
+from llmc.backends.cpu.names import comment, literal
 from llmc.backends.cpu.plan import CTYPES, Buffer, Statement
+from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
+from llmc.runtime.limits import input_specs
 
-HEADERS = ("core.h", "linear.h", "norms.h", "attention.h")
+HEADERS = ("llmc.h", "core.h", "linear.h", "norms.h", "attention.h")
 
 
 def print_source(g: Generator) -> str:
@@ -39,9 +42,27 @@ def constants(g: Generator) -> str:
     floats = ", ".join(map(str, g.caches.floats)) or "0"
     return "\n".join([
         f"constexpr int64_t ARENA = {g.arena};  // bytes of activations, for one row",
+        f"constexpr int64_t WEIGHT_BYTES = {g.packer.size};",
+        *interface(g),
         f"constexpr int CACHES = {len(g.caches.floats)};",
         f"constexpr int64_t CACHE_FLOATS[] = {{{floats}}};  // of a block, for each cache",
     ])
+
+
+def interface(g: Generator) -> list[str]:
+    """What the C interface tells of inputs and outputs."""
+    specs, results = input_specs(g.program), map(type_of, g.program.results)
+    given = [tensor(name, "T", spec.dtype, math.prod(spec.shape), spec.limit) for name, spec in specs.items()]
+    made = [tensor(name, str(t.rows), t.dtype, t.width, None) for name, t in zip(g.program.outputs, results, strict=True)]
+    return [
+        f"constexpr LlmcTensor {name}[{max(len(rows), 1)}] = {{{', '.join(rows)}}};\nconstexpr int {name}_COUNT = {len(rows)};"
+        for name, rows in (("INPUTS", given), ("OUTPUTS", made))
+    ]
+
+
+def tensor(name: str, rows: str, dtype: str, width: int, limit: int | None) -> str:
+    """An LlmcTensor."""
+    return f"{{{literal(name)}, {literal(dtype)}, '{rows}', {width}, {-1 if limit is None else limit}}}"
 
 
 def structs(g: Generator) -> str:

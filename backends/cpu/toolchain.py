@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from llmc.errors import ToolchainError
+from llmc.runtime import cache
+from llmc.runtime.cache import CACHE_VARIABLE
 
 KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp",
@@ -22,7 +24,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-e
 """Without contraction: where a product and a sum become one rounding is written in the kernels, not left to the optimizer,
 which decides otherwise for one row than for four."""
 
-CACHE_VARIABLE, COMPILER_VARIABLE = "LLMC_CACHE", "CXX"
+COMPILER_VARIABLE = "CXX"
 SOURCE, LIBRARY, SEAL = "model.cpp", "model.so", "model.so.sha256"
 
 
@@ -63,10 +65,8 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled models are kept: `$LLMC_CACHE`, or `llmc` in the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmc"
-    return (Path(chosen) if chosen else base) / "cpu"
+    """Where compiled models are kept."""
+    return cache.cache_folder() / "cpu"
 
 
 def headers() -> dict[str, str]:
@@ -104,6 +104,13 @@ def build(source: str) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target / LIBRARY
+
+
+def script() -> str:
+    """A shell script that builds the library in the folder where it lies, by the command of `build`."""
+    line = shlex.join([*command(), *FLAGS, "-o", LIBRARY, SOURCE])
+    comment = "# What 'llmc rebuild' does, which also takes the result into the manifest."
+    return f'#!/bin/sh\n{comment}\ncd "$(dirname "$0")" && {line}\n'
 
 
 def fingerprint(library: Path) -> str:

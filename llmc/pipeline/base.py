@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmc.errors import PipelineError
-from llmc.ir.program import Program
 from llmc.ir.types import Origin
+
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
 
 
 @dataclass

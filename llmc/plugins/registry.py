@@ -186,10 +186,14 @@ class Registry:
         """The class of a pass. Raises PluginError if there is none."""
         return self._entry("passes", name).load()
 
-    def backend(self, name: str) -> Any:
-        """A new instance of a backend. Raises PluginError if there is none, UnsupportedError if it cannot run here."""
-        entry = self._entry("backends", name)
-        made = entry.make()
+    def backend(self, name: str, lowers: bool = True) -> Any:
+        """A new instance of a backend. Raises PluginError if there is none, UnsupportedError if it cannot run here.
+
+        lowers: it must be able to lower programs; without, to open what it has lowered (a compiler is not needed for that).
+        """
+        made = self._entry("backends", name).make()
+        if not lowers:
+            return made
         found = made.availability()
         if not found.available:
             raise UnsupportedError(f"backend '{name}' cannot run here: {found.reason or 'it does not say why'}")

@@ -1,4 +1,4 @@
-"""Compiled models on disk: a folder with the program, its weights, the tokenizer, the generated code, and a manifest."""
+"""Compiled models on disk: a folder with the program, its weights, the tokenizer, what runs, and a manifest."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmc.errors import ArtifactError
+from llmc.errors import ArtifactError, LLMCError
 from llmc.runtime.info import ModelInfo
 from llmc.runtime.lowering import lower
-from llmc.runtime.manifest import MANIFEST_FILE, Manifest, describe_all, is_artifact, unlisted
+from llmc.runtime.manifest import MANIFEST_FILE, Manifest, Target, describe_all, is_artifact, unlisted
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.replace import recover, replacing
 from llmc.runtime.tokenizer import TOKENIZER_FILE, Tokenizer
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
+    from llmc.runtime.contract import Backend, Executable
 
-PROGRAM_FOLDER, TOKENIZER_FOLDER, SOURCE_FOLDER = "program", "tokenizer", "source"
-REQUIRED = (f"{PROGRAM_FOLDER}/program.json", f"{PROGRAM_FOLDER}/weights.safetensors")
+PROGRAM_FOLDER, TOKENIZER_FOLDER, EXECUTABLE_FOLDER = "program", "tokenizer", "executable"
+PROGRAM_WEIGHTS = f"{PROGRAM_FOLDER}/weights.safetensors"
+PROGRAM_FILES = (f"{PROGRAM_FOLDER}/program.json", PROGRAM_WEIGHTS)
 
 
 def save(model: CompiledModel, folder: Path | str) -> None:
     """Write a model. A model that is there already is replaced, at once and only when the new one is complete.
 
-    The code under `source/` is for reading; loading lowers the program again. Raises ArtifactError if the folder holds
-    anything that llmc did not put there, or if it cannot be written.
+    A process that has the old one loaded keeps it. Raises ArtifactError if the folder holds anything that llmc did not put
+    there, or if it cannot be written.
     """
     target = Path(folder).resolve()
     try:
@@ -53,18 +55,20 @@ def _write(model: CompiledModel, folder: Path) -> None:
     model.program.save(folder / PROGRAM_FOLDER)
     if model.tokenizer is not None:
         model.tokenizer.save(folder / TOKENIZER_FOLDER)
-    for name, code in model.executable.sources().items():
-        path = folder / SOURCE_FOLDER / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code, encoding="utf-8")
+    executable = model.executable
+    (folder / EXECUTABLE_FOLDER).mkdir()
+    executable.save(folder / EXECUTABLE_FOLDER)
+    target = Target.here(executable.target, executable.needs) if executable.target else None
     records = [record.to_json() for record in model.records]
-    Manifest(model.info.to_json(), records, describe_all(folder)).write(folder)
+    Manifest(model.info.to_json(), records, describe_all(folder), target).write(folder)
 
 
 def load(folder: Path | str, backend: str | None = None, threads: int | None = None) -> CompiledModel:
-    """Read a model that `save` wrote and lower it, for another backend or number of threads if given.
+    """Read a model that `save` wrote, to run it with another number of threads, or lower it for another backend, if given.
 
-    Raises ArtifactError naming the file that is missing, damaged, or of another version; PluginError if there is no such
+    What a backend has stored is mapped and run as it is; the program, which only explanations and other backends need, is read
+    when it is asked for. Loading runs the library of the artifact, which is to be trusted like a program. Raises ArtifactError
+    naming the file that is missing, damaged, of another version, or for another processor; PluginError if there is no such
     backend; UnsupportedError if it cannot lower the program.
     """
     from llmc.plugins.registry import default
@@ -74,45 +78,79 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         recover(path)
     except OSError as error:
         raise ArtifactError(f"{path}: a save was cut off and cannot be taken back: {error}") from error
-    try:
-        info, records, tokenizer, program = _read(path)
-    except RecursionError as error:
-        raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
-    info = dataclasses.replace(info, backend=backend or info.backend, threads=info.threads if threads is None else threads)
-    executable = lower(default().backend(info.backend), info.backend, program)
-    return CompiledModel(program, executable, info, tokenizer, records)
-
-
-def _read(path: Path) -> tuple[ModelInfo, list[Any], Tokenizer | None, Program]:
-    from llmc.ir.program import Program
-
     if not path.is_dir():
         raise ArtifactError(f"{path}: there is no such folder")
     if not (path / MANIFEST_FILE).exists() and (path / "config.json").exists():
         raise ArtifactError(f"{path}: this model is not compiled yet; do it by llmc.compile, or llmc compile {path} -o FOLDER")
-    manifest = Manifest.read(path)
-    missing = [name for name in REQUIRED if name not in manifest.files]
-    if missing:
-        raise ArtifactError(f"{path / MANIFEST_FILE}: {missing[0]} is not listed")
-    manifest.check(path)
-    info, records = _facts(path, manifest)
-    listed = f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}" in manifest.files
-    tokenizer = Tokenizer(path / TOKENIZER_FOLDER) if listed else None
-    program = Program.load(path / PROGRAM_FOLDER)
-    _check_claims(path, info, program)
-    return info, records, tokenizer, program
+    try:
+        manifest = Manifest.read(path)
+        info, records = read_facts(path, manifest)
+        name = backend or info.backend
+        opener: Backend = default().backend(name, lowers=False)
+        opens = bool(opener.stored) and name == info.backend
+        if opens:
+            manifest.check_target(path)
+        manifest.require(path, [*PROGRAM_FILES, *(f"{EXECUTABLE_FOLDER}/{file}" for file in opener.stored if opens)])
+        manifest.check(path, unread=(PROGRAM_WEIGHTS,) if opens else ())
+        tokenizer = read_tokenizer(path, manifest)
+        info = dataclasses.replace(info, backend=name, threads=info.threads if threads is None else threads)
+        if opens:
+            executable = _open(opener, name, path / EXECUTABLE_FOLDER)
+            _check_claims(path, info, executable)
+            return CompiledModel(lambda: _late_program(path, manifest, executable), executable, info, tokenizer, records)
+        program = read_program(path)
+    except RecursionError as error:
+        raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
+    executable = lower(default().backend(name), name, program)
+    _check_claims(path, info, executable)
+    return CompiledModel(program, executable, info, tokenizer, records)
 
 
-def _check_claims(folder: Path, info: ModelInfo, program: Program) -> None:
+def _open(backend: Backend, name: str, folder: Path) -> Executable:
+    """What the backend has stored; whatever it stumbles over is the artifact's fault."""
+    try:
+        return backend.open(folder)
+    except (LLMCError, MemoryError):
+        raise
+    except Exception as error:  # the backend may be anybody's
+        raise ArtifactError(f"{folder}: backend '{name}' cannot open it: {type(error).__name__}: {error}") from error
+
+
+def read_program(folder: Path) -> Program:
+    """The program of an artifact whose files were checked. Raises ArtifactError if it is malformed."""
+    from llmc.ir.program import Program
+
+    return Program.load(folder / PROGRAM_FOLDER)
+
+
+def _late_program(folder: Path, manifest: Manifest, executable: Executable) -> Program:
+    """The program of a model that runs, which must be the one that was lowered."""
+    from llmc.ir.program import type_of
     from llmc.runtime.limits import input_specs
 
+    manifest.check_file(folder, PROGRAM_WEIGHTS)
+    program = read_program(folder)
+    outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
+    if input_specs(program) != executable.inputs or outputs != executable.outputs:
+        raise ArtifactError(f"{folder / PROGRAM_FOLDER}: this is not the program that {EXECUTABLE_FOLDER}/ was made from")
+    return program
+
+
+def read_tokenizer(folder: Path, manifest: Manifest) -> Tokenizer | None:
+    """The tokenizer, if the artifact has one."""
+    listed = f"{TOKENIZER_FOLDER}/{TOKENIZER_FILE}" in manifest.files
+    return Tokenizer(folder / TOKENIZER_FOLDER) if listed else None
+
+
+def _check_claims(folder: Path, info: ModelInfo, executable: Executable) -> None:
     try:
-        info.check(input_specs(program))
+        info.check(executable.inputs)
     except ArtifactError as error:
         raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from error
 
 
-def _facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
+def read_facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
+    """Info and records of the passes. Raises ArtifactError if they are malformed."""
     from pydantic import TypeAdapter, ValidationError
 
     from llmc.pipeline.base import PassRecord

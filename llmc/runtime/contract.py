@@ -24,6 +24,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmc.errors import InputError, UnsupportedError
@@ -73,6 +74,12 @@ class Executable(ABC):
     """Whether batch, chunking, row selection and the number of threads change no bit of a row. Speculation and prefix sharing
     give the same text only on such a backend."""
 
+    target: str = ""
+    """The instruction set that the code is for, by the backend's name of it; empty if it is for any machine."""
+
+    needs: tuple[str, ...] = ()
+    """What the processor must have, as Linux lists it in /proc/cpuinfo; checked before anything of a saved model is opened."""
+
     @abstractmethod
     def context(self, cache_blocks: int, threads: int | None = None) -> Context:
         """A context whose cache has so many blocks. threads None: one for each core that this process may use.
@@ -84,6 +91,13 @@ class Executable(ABC):
     @abstractmethod
     def sources(self) -> dict[str, str]:
         """The code that runs, by name (`model.cpp`, `stablehlo`); the main one first."""
+
+    def save(self, folder: Path) -> None:
+        """Write into an empty folder the files that `Backend.open` reads, and the sources. The default: the sources only."""
+        for name, code in self.sources().items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(code, encoding="utf-8")
 
 
 def check_sizes(cache_blocks: int, threads: int | None) -> tuple[int, int]:
@@ -123,6 +137,24 @@ class Backend(ABC):
     lacks: Mapping[str, str] = {}
     """Formats whose type the hardware does not have, and why; `lower` refuses them. Every backend runs every op in float32, and
     `linear` in int8; any other refusal that is not named here fails the conformance suite (`llmc.conformance`)."""
+
+    stored: tuple[str, ...] = ()
+    """The files of `Executable.save` that `open` reads; none if a saved model is lowered again from its program."""
+
+    def open(self, folder: Path) -> Executable:
+        """The executable that `Executable.save` wrote there, without its program: what is needed to run only, and no torch.
+
+        The files are as they were written, or somebody meant to mislead: names, sizes and types in them are checked. Raises
+        ArtifactError naming the file that is malformed or of another version.
+        """
+        raise NotImplementedError
+
+    def rebuild(self, folder: Path) -> None:
+        """Make the files of `stored` again from the sources that stand beside them, which a user may have edited.
+
+        If an error is raised, nothing has changed. Raises ToolchainError with what the compiler said.
+        """
+        raise UnsupportedError(f"backend '{self.name}' has no sources that can be built again")
 
     @abstractmethod
     def lower(self, program: Program) -> Executable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,22 +31,31 @@ Prompt = str | Sequence[int]
 class CompiledModel:
     """What `llmc.compile` and `llmc.load` give.
 
-    program: what was lowered. executable: what runs. records: of each pass, in order. snapshots: the program after each pass,
-    by its key; a loaded model has none.
+    program: what was lowered, or what reads it when it is first asked for; to run, it is not needed. executable: what runs.
+    records: of each pass, in order. snapshots: the program after each pass, by its key; a loaded model has none.
     """
 
     def __init__(
         self,
-        program: Program,
+        program: Program | Callable[[], Program],
         executable: Executable,
         info: ModelInfo,
         tokenizer: Tokenizer | None = None,
         records: Sequence[Any] = (),
         snapshots: dict[str, Program] | None = None,
     ) -> None:
-        self.program, self.executable, self.info, self.tokenizer = program, executable, info, tokenizer
+        self._program, self.executable, self.info, self.tokenizer = program, executable, info, tokenizer
         self.records, self.snapshots = list(records), dict(snapshots or {})
         self._contexts = ContextPool(executable, info.threads)
+
+    @cached_property
+    def program(self) -> Program:
+        """What was lowered. Raises ArtifactError if it has to be read from a saved model's folder and is damaged."""
+        return self._program() if callable(self._program) else self._program
+
+    @property
+    def _first_output(self) -> str:
+        return next(iter(self.executable.outputs))
 
     def __call__(self, sequences: Sequence[Sequence[int]], rows: Literal["all", "last"] = "all") -> list[NDArray[np.float32]]:
         """The first output for sequences of token ids of any lengths: float32 `[len, V]` each, or `[1, V]` for rows="last".
@@ -55,7 +65,7 @@ class CompiledModel:
         if rows not in ("all", "last"):
             raise InputError(f"rows must be 'all' or 'last', not {rows!r}")
         runs = check_prompts(sequences, self.info.vocab_size, self.info.max_context)
-        return forward(self._contexts.lease, self.program.outputs[0], runs, rows)
+        return forward(self._contexts.lease, self._first_output, runs, rows)
 
     def generate(
         self,
@@ -74,8 +84,8 @@ class CompiledModel:
         ids for a model without tokenizer). `for_transformers().generate` takes tensors, and the arguments of the `transformers`
         library. Raises InputError naming the argument that cannot be used.
         """
-        if "logits" not in self.program.outputs:
-            raise InputError(f"generation needs logits; this model gives {', '.join(self.program.outputs)}")
+        if "logits" not in self.executable.outputs:
+            raise InputError(f"generation needs logits; this model gives {', '.join(self.executable.outputs)}")
         options = GenerationOptions(
             max_new_tokens,
             SamplingOptions(temperature, top_k, top_p, seed),
@@ -101,7 +111,7 @@ class CompiledModel:
         """The model where code of the `transformers` library expects one of its own: `generate`, pipelines."""
         from llmc.runtime.transformers_model import adapt
 
-        return adapt(self._contexts.lease, self.info, self.program.outputs[0])
+        return adapt(self._contexts.lease, self.info, self._first_output)
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if not isinstance(prompt, str):

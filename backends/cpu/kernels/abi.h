@@ -1,5 +1,6 @@
-// The C interface of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of activations),
-// CACHES and CACHE_FLOATS (floats a block of each cache), BLOCK, Model, bind() and forward().
+// The C interface (llmc.h) of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of
+// activations), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a block of each cache), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and
+// forward().
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -47,22 +48,26 @@ int guarded(F body) {
 
 extern "C" {
 
-// What a step is given; see llmc.runtime.batch.Batch, which was checked.
-struct LlmcBatch {
-    int64_t tokens, rows, width, copies;
-    const void* const* inputs;   // for each input of the program an array [tokens, ...]
-    const int32_t *position, *run, *tables, *out_rows, *copy_pairs;   // [tokens], [tokens], [runs][width], [rows], [copies][2]
-    void* const* outputs;        // for each output an array [tokens, ...] or [rows, ...]
-};
-
-int llmc_abi() { return 2; }
+int llmc_abi() { return 3; }
 int llmc_block() { return BLOCK; }
+int64_t llmc_weight_bytes() { return WEIGHT_BYTES; }
+
+int llmc_inputs(const LlmcTensor** tensors) {
+    *tensors = INPUTS;
+    return INPUTS_COUNT;
+}
+
+int llmc_outputs(const LlmcTensor** tensors) {
+    *tensors = OUTPUTS;
+    return OUTPUTS_COUNT;
+}
+
 const char* llmc_error() { return problem.c_str(); }
 
-int llmc_model(const char* weights, void** out) {
+int llmc_model(const void* weights, void** out) {
     return guarded([&] {
         auto model = std::make_unique<Model>();
-        bind(*model, weights);
+        bind(*model, static_cast<const char*>(weights));
         *out = model.release();
     });
 }

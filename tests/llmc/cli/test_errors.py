@@ -93,7 +93,7 @@ def test_generate_refuses_an_empty_prompt(run, artifact):
     checked(run("generate", artifact, ""), "empty")
 
 
-@pytest.mark.parametrize("name", ["program/weights.safetensors", "program/program.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("name", ["executable/weights.bin", "program/program.json", "tokenizer/tokenizer.json"])
 def test_damaged_artifact_is_refused_by_the_file_s_name(run, artifact, tmp_path, name):
     copy = shutil.copytree(artifact, tmp_path / "copy")
     data = bytearray((copy / name).read_bytes())

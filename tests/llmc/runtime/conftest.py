@@ -73,11 +73,11 @@ class ToyExecutable(Executable):
         self.inputs = {"input_ids": InputSpec("int64", (), vocab_size)}
         self.contexts: list[ToyContext] = []
         self.fails: list[BaseException] = []
-        self.rows = "R"
+        self.rows, self.output = "R", "logits"
 
     @property
     def outputs(self):
-        return {"logits": TensorType("float32", (self.rows, self.vocab_size))}
+        return {self.output: TensorType("float32", (self.rows, self.vocab_size))}
 
     def context(self, cache_blocks, threads=None):
         self.contexts.append(ToyContext(self, check_sizes(cache_blocks, threads)[0]))

@@ -24,7 +24,9 @@ from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(Path(__file__).parents[3] / "examples" / "tiny_lm" / "model")
-INFO = ModelInfo("small", TOKENIZER.vocab_size, 64, (0,), 0, "int4", "toy", None, "hub/id", {"llmc": "0.1"})
+INFO = ModelInfo(
+    "small", TOKENIZER.vocab_size, 64, "", (0,), 0, recipe="int4", backend="toy", source="hub/id", versions={"llmc": "0.1"}
+)
 RECORD = PassRecord("fuse", 0.25, 3, [("layers.0", "too narrow")], ["merged two"], 9, 8, 200, 100, 1.5e-7)
 
 
@@ -35,7 +37,9 @@ def model(toy, monkeypatch):
     class Toys:
         lowered = []
 
-        def backend(self, name):
+        stored = ()
+
+        def backend(self, name, lowers=True):
             self.lowered.append(name)
             return self
 
@@ -88,7 +92,7 @@ def test_folder_holds_program_tokenizer_source_and_manifest_and_nothing_stands_b
     files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
     assert files == {
         "manifest.json", "program/program.json", "program/weights.safetensors",
-        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "source/toy.py", "source/part/more.txt",
+        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json", "executable/toy.py", "executable/part/more.txt",
     }  # fmt: skip
     assert [path.name for path in saved.parent.iterdir()] == ["m"]
 
@@ -191,7 +195,7 @@ def test_failed_save_leaves_the_old_model_and_no_trace(model, saved, monkeypatch
     load(saved)
 
 
-FILES = ["program/program.json", "program/weights.safetensors", "tokenizer/tokenizer.json", "source/toy.py"]
+FILES = ["program/program.json", "program/weights.safetensors", "tokenizer/tokenizer.json", "executable/toy.py"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -220,7 +224,7 @@ def test_linked_folder_is_refused(saved, tmp_path):
         load(saved)
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "../m/manifest.json", "source/../../x", "..\\x", "", "."])
+@pytest.mark.parametrize("name", ["/etc/hostname", "../m/manifest.json", "executable/../../x", "..\\x", "", "."])
 def test_file_name_that_leads_outside_is_refused(saved, name):
     change_manifest(saved, lambda data: data["files"].update({name: {"size": 0, "sha256": ""}}))
     with pytest.raises(ArtifactError, match="not a file inside"):
@@ -230,12 +234,12 @@ def test_file_name_that_leads_outside_is_refused(saved, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(version=99), "version 99; version 1 is needed"),
+        (lambda data: data.update(version=99), "version 99; version 2 is needed"),
         (lambda data: data.update(format="other"), "not the manifest of an llmc model"),
         (lambda data: data.pop("files"), "'files' is missing"),
         (lambda data: data.update(files=[]), "'files' an object"),
         (lambda data: data["files"].pop("program/program.json"), "program/program.json is not listed"),
-        (lambda data: data["files"].update({"source/toy.py": 5}), "source/toy.py"),
+        (lambda data: data["files"].update({"executable/toy.py": 5}), "executable/toy.py"),
         (lambda data: data["info"].update(vocab_size="many"), "vocab_size"),
         (lambda data: data["records"][0].update(seconds="long"), "malformed record of a pass: 0.seconds"),
         (lambda data: data.update(records=[5]), "malformed record"),

@@ -123,7 +123,9 @@ def test_text_for_a_model_without_tokenizer_is_refused(make):
 
 
 def test_generation_without_logits_is_refused(toy):
-    model = CompiledModel(small_program("hidden"), toy(), INFO)
+    executable = toy()
+    executable.output = "hidden"
+    model = CompiledModel(small_program("hidden"), executable, INFO)
     with pytest.raises(InputError, match="this model gives hidden"):
         model.generate([5])
 

@@ -1,0 +1,128 @@
+"""What the CPU backend keeps of a model: packed weights to map, a library, its sources, and what is known of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmc.errors import ArtifactError
+from llmc.ir.types import DTYPES, TensorType
+from llmc.runtime.contract import InputSpec
+
+FACTS_FILE, WEIGHTS_FILE, LIBRARY_FILE, BUILD_FILE = "executable.json", "weights.bin", "model.so", "build.sh"
+MOST_ELEMENTS = 2**40
+"""Of one entry; more is a damaged file."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What Python needs to know of a library; `inputs` and `outputs` must be what the library itself says of them.
+
+    abi, block: of the interface and the cache (kernels/llmc.h). target, needs, block_bytes: of `Executable`. sources: the files
+    that the library was built from, the main one first, and others for the reader.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    abi: int
+    block: int
+    target: str
+    needs: tuple[str, ...]
+    inputs: dict[str, InputSpec]
+    outputs: dict[str, TensorType]
+    block_bytes: int
+    sources: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write `executable.json`."""
+        (folder / FACTS_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(folder: Path) -> Facts:
+        """Read `executable.json`. Raises ArtifactError naming the field that is missing or cannot be."""
+        from pydantic import TypeAdapter, ValidationError
+
+        path = folder / FACTS_FILE
+        try:
+            facts = TypeAdapter(Facts).validate_json(path.read_bytes(), strict=True)
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "all"
+            raise ArtifactError(f"{path}: malformed: {where}: {first['msg'].lower()}") from error
+        problem = facts.problem()
+        if problem:
+            raise ArtifactError(f"{path}: malformed: {problem}")
+        return facts
+
+    def problem(self) -> str:
+        """What cannot be, or nothing."""
+        for name, spec in self.inputs.items():
+            if not _is_entry(spec.dtype, spec.shape) or (spec.limit is not None and spec.limit < 0):
+                return f"inputs.{name} is no type of an input"
+        for name, kind in self.outputs.items():
+            sizes = [size for size in kind.shape if isinstance(size, int)]
+            if not kind.streams or len(sizes) != len(kind.shape) - 1 or not _is_entry(kind.dtype, tuple(sizes)):
+                return f"outputs.{name} is no type of an output"
+        for name in self.sources:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                return f"sources: '{name}' is no name of a file"
+        return "" if self.outputs and self.block_bytes >= 0 else "there are no outputs, or block_bytes is negative"
+
+
+def _is_entry(dtype: str, shape: tuple[int, ...]) -> bool:
+    return dtype in DTYPES and all(size >= 0 for size in shape) and math.prod(shape) < MOST_ELEMENTS
+
+
+def mapped(folder: Path) -> NDArray[np.uint8]:
+    """The packed weights, read when they are needed and shared by all processes that map them."""
+    path = folder / WEIGHTS_FILE
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+
+
+def read_sources(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """The texts of source files. Raises ArtifactError if one is missing or no text."""
+    texts = {}
+    for name in names:
+        try:
+            texts[name] = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{folder / name}: cannot read this source: {error}") from error
+    return texts
+
+
+def write(folder: Path, facts: Facts, library: Path, weights: NDArray[np.uint8]) -> None:
+    """Write all but the sources."""
+    facts.write(folder)
+    shutil.copyfile(library, folder / LIBRARY_FILE)
+    weights.tofile(folder / WEIGHTS_FILE)
+    build = folder / BUILD_FILE
+    build.chmod(build.stat().st_mode | stat.S_IXUSR)
+
+
+_spellings: dict[Path, list[tuple[int, int]]] = {}
+
+
+def loadable(library: Path) -> str:
+    """A path of a library that the dynamic linker has not seen for another file.
+
+    It compares names before it looks at files: of a library that was replaced, a process would get the old one again, for as
+    long as that is loaded. A few "./" make another name.
+    """
+    status = library.stat()
+    known = _spellings.setdefault(library.resolve(), [])
+    identity = (status.st_dev, status.st_ino)
+    if identity not in known:
+        known.append(identity)
+    return os.path.join(library.resolve().parent, *["."] * known.index(identity), library.name)
