@@ -32,6 +32,7 @@ def compile(
     recipe: str | Sequence[Any] | None = None,
     passes: Sequence[Any] = (),
     backend: str = "cpu",
+    target: str | None = None,
     example_inputs: tuple[Tensor, ...] | None = None,
     max_context: int | None = None,
     threads: int | None = None,
@@ -43,8 +44,9 @@ def compile(
 
     model: a folder or hub id of the `transformers` library, or an nn.Module; a module of your own needs `example_inputs`, a
     tuple of one int64 tensor of ids `[1, S]`. recipe: a name ("none", "int8") or a list of passes. passes: further passes, by
-    name, as `{"name": ..., option: ...}`, class or instance; each must match something. max_context: positions of a sequence,
-    at most what the model allows. threads: all cores by default. verify: prove the program's rules again after every pass.
+    name, as `{"name": ..., option: ...}`, class or instance; each must match something. target: what the backend makes code
+    for, of those that `llmc backends` lists; the best that runs here by default. max_context: positions of a sequence, at most
+    what the model allows. threads: all cores by default. verify: prove the program's rules again after every pass.
     compare: measure what each pass changes of the outputs. dump_dir: write the program after each pass there.
 
     Raises CaptureError, InputError, PluginError, PipelineError, UnsupportedError or ToolchainError, each saying what to do.
@@ -53,7 +55,7 @@ def compile(
     if max_context is not None and (not is_integer(max_context) or max_context < 1):
         raise InputError(f"max_context must be a whole number from 1 upwards, not {max_context!r}")
     registry = plugins.default()
-    lowering = registry.backend(backend)
+    lowering = registry.backend(backend) if target is None else registry.backend(backend).for_target(target)
     pipeline = resolve(recipe, passes, registry)
     source = open_source(model)
 
@@ -83,6 +85,7 @@ def compile(
         threads=threads,
         source=source.origin,
         versions={"llmc": __version__, **registry.versions()},
+        target=target or "",
     )
     has_tokenizer = source.folder is not None and (source.folder / TOKENIZER_FILE).is_file()
     tokenizer = Tokenizer(source.folder) if has_tokenizer and source.folder else None

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmc.backends.cpu import artifact, toolchain
 from llmc.backends.cpu.artifact import Facts
+from llmc.backends.cpu.build import build
 from llmc.backends.cpu.executable import ABI, CpuExecutable
-from llmc.errors import ArtifactError, ToolchainError
+from llmc.backends.cpu.targets import TARGETS, Target, best, named
+from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
 from llmc.runtime.contract import BLOCK, Availability, Backend
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
 
-EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm", "sve")
-
 
 class CpuBackend(Backend):
-    """Generated C++ for this machine's processor."""
+    """Generated C++ for an instruction set, by default the best that this processor has."""
 
     name = "cpu"
     formats = ("f32", "f16", "bf16", "int8")
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
 
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = target or best()
+
+    def for_target(self, name: str) -> CpuBackend:
+        return CpuBackend(named(name))
+
     def lower(self, program: Program) -> CpuExecutable:
-        """Generate, compile (or find in the cache) and load. Raises UnsupportedError, ToolchainError."""
+        """Generate, compile (or find in the cache) and load. Raises UnsupportedError, ToolchainError.
+
+        Code for a target that this processor lacks is compiled all the same; a context for it is refused.
+        """
         from llmc.backends.cpu.generate import Generator  # torch; a saved model runs without it
-        from llmc.backends.cpu.source import print_source
+        from llmc.backends.cpu.source import print_code
         from llmc.ir.program import type_of
         from llmc.runtime.limits import input_specs
 
         program.verify()
         generator = Generator(program)
-        source = print_source(generator)
-        library = toolchain.build(source)
-        texts = {toolchain.SOURCE: source, **toolchain.headers(), artifact.BUILD_FILE: toolchain.script()}
+        code = print_code(generator, self.target)
+        library = build(code)
+        texts = {**code.texts, artifact.BUILD_FILE: code.script}
         facts = Facts(
             abi=ABI,
             block=BLOCK,
-            target=platform.machine(),
-            needs=self._extensions(),
+            target=self.target.name,
+            needs=self.target.needs,
             inputs=input_specs(program),
             outputs={name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)},
             block_bytes=4 * sum(generator.caches.floats),
@@ -64,18 +72,15 @@ class CpuBackend(Backend):
 
     def availability(self) -> Availability:
         try:
+            self.target.check()
             toolchain.command()
-        except ToolchainError as error:
+        except (ToolchainError, UnsupportedError) as error:
             return Availability(False, str(error))
         return Availability(True)
 
     def targets(self) -> tuple[str, ...]:
-        """The instruction set of this processor, by the extensions that the kernels' speed depends on."""
-        return (" ".join([platform.machine(), *self._extensions()]),)
+        """Instruction sets: those of this processor from the best, then those that code can only be compiled for."""
+        return tuple(sorted(TARGETS, key=lambda name: bool(TARGETS[name].lacking)))
 
     def version(self) -> str:
         return toolchain.compiler_version(tuple(toolchain.command()))
-
-    def _extensions(self) -> tuple[str, ...]:
-        known = set(toolchain.processor().split())
-        return tuple(name for name in EXTENSIONS if name in known)

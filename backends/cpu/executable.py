@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from llmc.backends.cpu import artifact
 from llmc.backends.cpu.artifact import Facts
+from llmc.backends.cpu.targets import TARGETS
 from llmc.errors import ArtifactError, InputError, ToolchainError, UnsupportedError
 from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_sizes
 
@@ -96,16 +97,22 @@ class CpuExecutable(Executable):
     row_exact = True
 
     def __init__(self, path: Path, weights: NDArray[np.uint8], facts: Facts, texts: Callable[[], dict[str, str]]) -> None:
-        self.path, self.weights, self.facts, self.library = path, weights, facts, open_library(path)
+        self.path, self.weights, self.facts = path, weights, facts
         self.inputs, self.outputs, self.block_bytes = facts.inputs, facts.outputs, facts.block_bytes
         self.target, self.needs = facts.target, facts.needs
         self._texts = texts
+        self.handle = ctypes.c_void_p()
+        if not TARGETS[self.target].lacking:
+            self._open()
+
+    def _open(self) -> None:
+        path, weights, facts = self.path, self.weights, self.facts
+        self.library = open_library(path)
         size = self.library.llmc_weight_bytes()
         if size != weights.size:
             raise ArtifactError(f"{path}: it reads {size} bytes of packed weights, and there are {weights.size}")
         if signature(self.library) != declared(facts):
             raise ArtifactError(f"{path}: its inputs and outputs are not those that {artifact.FACTS_FILE} tells of")
-        self.handle = ctypes.c_void_p()
         if self.library.llmc_model(weights.ctypes.data, ctypes.byref(self.handle)):
             raise MemoryError(self.problem())
         weakref.finalize(self, self.library.llmc_free_model, self.handle.value)
@@ -115,6 +122,8 @@ class CpuExecutable(Executable):
         return self.library.llmc_error().decode()
 
     def context(self, cache_blocks: int, threads: int | None = None) -> CpuContext:
+        """Raises UnsupportedError if this processor lacks what the code was compiled for."""
+        TARGETS[self.target].check()
         return CpuContext(self, *check_sizes(cache_blocks, threads))
 
     def sources(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from torch.fx import Node
 
+from llmc.backends.cpu.build import headers
 from llmc.backends.cpu.caches import Caches
 from llmc.backends.cpu.emit import EMIT
 from llmc.backends.cpu.emit.attention import cache
@@ -26,7 +27,6 @@ from llmc.backends.cpu.plan import (
     whole,
 )
 from llmc.backends.cpu.score import functor
-from llmc.backends.cpu.toolchain import headers
 from llmc.ir.blocks import Blocks
 from llmc.ir.cost import node_cost
 from llmc.ir.program import Program, origin_of, type_of
@@ -40,6 +40,7 @@ class Generator:
     """Walks the nodes, places their values and collects statements; `llmc.backends.cpu.source` prints them.
 
     inputs, outputs: the caller's memory in the order of the C interface; buffers: memory in the arena, `arena` bytes a row.
+    kernels: for each instantiation of a kernel that is compiled apart, its header and what it needs before that.
     prologue, body, epilogue: statements before, in and after the loop over layers; carried: what goes from layer to layer.
     """
 
@@ -48,6 +49,7 @@ class Generator:
         self.members = Members(self.packer)
         self.buffers: list[Buffer] = []
         self.functors: dict[tuple[str, str], tuple[str, str]] = {}
+        self.kernels: dict[str, tuple[str, str]] = {}
         self.loop: LayerLoop | None = None
         self.prologue: list[Statement] = []
         self.body: list[Statement] = []
@@ -191,14 +193,21 @@ class Generator:
         self.move(node.args[slot], location, target)  # type: ignore[arg-type]
         return target
 
-    def functor(self, node: Node) -> str:
-        """The name of the struct for an attention's score expression."""
+    def kernel(self, header: str, name: str, *arguments: object, given: str = "") -> str:
+        """`name<arguments>`, a kernel template that `header` defines, to be compiled apart from model.cpp, which has only its
+        declaration. given: C++ that its arguments are declared by."""
+        instance = f"{name}<{', '.join(map(str, arguments))}>"
+        self.kernels[instance] = header, given
+        return instance
+
+    def functor(self, node: Node) -> tuple[str, str]:
+        """The struct for an attention's score expression: its name and its C++."""
         score, admits = node.kwargs["score"], node.kwargs["admits"]
         key = (str(score.to_json()), str(admits.to_json()))  # type: ignore[union-attr]
         if key not in self.functors:
             name = self._names.take(f"Score{len(self.functors)}")
             self.functors[key] = name, functor(name, score, admits)  # type: ignore[arg-type]
-        return self.functors[key][0]
+        return self.functors[key]
 
     def add(
         self,

@@ -34,6 +34,9 @@ PassOption = Annotated[
 BackendOption = Annotated[
     str | None, typer.Option("--backend", help=f"A backend; 'llmc backends' lists them. [default: {DEFAULT_BACKEND}]")
 ]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", help="An instruction set of 'llmc backends'. [default: the best that runs here]")
+]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on. [default: all cores]")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelArgument = Annotated[

@@ -13,6 +13,7 @@ from llmc.cli.common import (
     PassOption,
     RecipeOption,
     SourceArgument,
+    TargetOption,
     ThreadsOption,
     compile_model,
     is_compiled,
@@ -28,6 +29,7 @@ def compile(
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     max_context: Annotated[
         int | None, typer.Option(min=1, help="Positions of a sequence. [default: what the model allows]")
     ] = None,
@@ -49,6 +51,7 @@ def compile(
         recipe=recipe,
         passes=passes,
         backend=backend,
+        target=target,
         max_context=max_context,
         threads=threads,
         compare=compare,

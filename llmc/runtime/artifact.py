@@ -93,7 +93,8 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         manifest.require(path, [*PROGRAM_FILES, *(f"{EXECUTABLE_FOLDER}/{file}" for file in opener.stored if opens)])
         manifest.check(path, unread=(PROGRAM_WEIGHTS,) if opens else ())
         tokenizer = read_tokenizer(path, manifest)
-        info = dataclasses.replace(info, backend=name, threads=info.threads if threads is None else threads)
+        target = info.target if name == info.backend else ""
+        info = dataclasses.replace(info, backend=name, target=target, threads=info.threads if threads is None else threads)
         if opens:
             executable = _open(opener, name, path / EXECUTABLE_FOLDER)
             _check_claims(path, info, executable)
@@ -101,7 +102,8 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         program = read_program(path)
     except RecursionError as error:
         raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
-    executable = lower(default().backend(name), name, program)
+    lowering = default().backend(name)
+    executable = lower(lowering.for_target(info.target) if info.target else lowering, name, program)
     _check_claims(path, info, executable)
     return CompiledModel(program, executable, info, tokenizer, records)
 

@@ -171,6 +171,11 @@ class Backend(ABC):
         """
         return ("this machine",)
 
+    def for_target(self, name: str) -> Backend:
+        """This backend making code for one of its targets. Raises UnsupportedError, with a list of them, if it is none."""
+        known = ", ".join(self.targets())
+        raise UnsupportedError(f"backend '{self.name}' takes no target by name, and got '{name}'; it makes code for {known}")
+
     def version(self) -> str:
         """What it runs on besides llmc, by version: a compiler, a library. For listings; empty if there is nothing."""
         return ""

@@ -17,8 +17,8 @@ class ModelInfo:
 
     name: for reports. vocab_size, max_context: ids are below the one, a sequence has at most the other many positions.
     architecture: the class of the original in the `transformers` library, or "". eos_ids, bos_id: of the model's config.
-    recipe, backend: what it was compiled with. threads: None for all cores. source: the path or hub id it came from,
-    "" for a module. versions: of every distribution that took part.
+    recipe, backend, target: what it was compiled with, target "" for the best of the machine. threads: None for all cores.
+    source: the path or hub id it came from, "" for a module. versions: of every distribution that took part.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -34,6 +34,7 @@ class ModelInfo:
     threads: int | None = None
     source: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    target: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

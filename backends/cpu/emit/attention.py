@@ -32,8 +32,10 @@ def _attention(g: Generator, node: Node) -> None:
     keys, values = cache(g, node)
     query, target = g.read(node, 0), g.new(node)
     sinks = g.plain(node, 3) if given(node, 3) else "nullptr"
-    sizes = f"{q.fixed[0]}, {k.fixed[0]}, {q.fixed[1]}, {v.fixed[1]}, {g.functor(node)}"
+    score, given_by = g.functor(node)
+    sizes = q.fixed[0], k.fixed[0], q.fixed[1], v.fixed[1]
+    kernel = g.kernel("attention_impl.h", "attention", *sizes, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {keys.name}, {values.name}, {sinks}, {scale}, "
             f"{target.pointer}, step.tokens, team")  # fmt: skip
-    g.add(node, f"attention<{sizes}>({args});", target, reads=[query, keys, values])
+    g.add(node, f"{kernel}({args});", target, reads=[query, keys, values])

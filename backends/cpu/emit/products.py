@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
     from llmc.backends.cpu.plan import Location
 
+DEFINED = "linear_impl.h"
 TABLES = {"plain": "embedding", "panels": "embedding_f32", "int8": "embedding_i8"}
 
 
@@ -48,15 +49,15 @@ def _linear(g: Generator, node: Node) -> None:
         if layout == "int8":
             target = g.new(node)
             args = f"{q.pointer}, {scale.pointer}, {weight}, {bias}, {target.pointer}, {count}, team"
-            g.add(node, f"linear_i8<{n}, {k}>({args});", target, reads=[q, scale])
+            g.add(node, f"{g.kernel(DEFINED, 'linear_i8', n, k)}({args});", target, reads=[q, scale])
             return
         x, stride = g.scratch(f"{node.name}_r", outer * k, "float32"), k
         args = f"{q.pointer}, {scale.pointer}, {x.pointer}, {count}, team"
         g.add(node, f"restore_rows<{k}>({args});", x, rows=count, reads=[q, scale], note="")
     target = g.new(node)
-    kernel = "linear_w8" if layout == "int8" else "linear_f32"
+    kernel = g.kernel(DEFINED, "linear_w8" if layout == "int8" else "linear_f32", n, k)
     args = f"{x.pointer}, {stride}, {weight}, {bias}, {target.pointer}, {count}, team"
-    g.add(node, f"{kernel}<{n}, {k}>({args});", target, reads=[x])
+    g.add(node, f"{kernel}({args});", target, reads=[x])
 
 
 def _quantize(g: Generator, node: Node, x: Location, stride: int, count: str) -> tuple[Location, Location]:

@@ -5,6 +5,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 // An input or output: name; dtype ("float32", "int64", "bool"); rows: one entry for each token ('T') or for each row that is asked
 // for ('R'); width: elements of an entry; limit: whole numbers of an input must be below, or -1.
@@ -41,6 +42,7 @@ int llmc_step(void* context, const LlmcBatch* batch);
 void llmc_free_context(void* context);
 void llmc_free_model(void* model);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

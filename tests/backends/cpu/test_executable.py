@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmc.backends.cpu import build
 from llmc.backends.cpu import executable as module
-from llmc.backends.cpu import toolchain
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.conformance.forms import prefill
 from llmc.conformance.programs import every_output
@@ -109,9 +109,9 @@ def test_closed_context_gives_its_memory_back(executable):
 @pytest.mark.parametrize("change", [("llmc_abi() { return 3", "llmc_abi() { return 2"), ("return BLOCK", "return 16")])
 def test_library_made_for_another_interface_or_block_is_refused(tmp_path, monkeypatch, change):
     (tmp_path / "kernels").mkdir()
-    for name, text in toolchain.headers().items():
+    for name, text in build.headers().items():
         (tmp_path / "kernels" / name).write_text(text.replace(*change))
-    monkeypatch.setattr(toolchain, "KERNELS", tmp_path / "kernels")
+    monkeypatch.setattr(build, "KERNELS", tmp_path / "kernels")
     with pytest.raises(ToolchainError, match=r"interface version \d and cache blocks of \d+ positions, not") as caught:
         CpuBackend().lower(every_output())
     assert f"{module.ABI} and cache blocks of 32" in str(caught.value)

@@ -8,6 +8,7 @@ from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.generate import Generator
 from llmc.backends.cpu.names import KEYWORDS, LONGEST_COMMENT, Names, comment, identifier
 from llmc.backends.cpu.source import print_source
+from llmc.backends.cpu.targets import PORTABLE
 from llmc.ir import ops
 from llmc.ir.types import Origin
 from tests.backends.cpu.programs import agree, program, rounded, step, table, weight
@@ -49,7 +50,7 @@ def test_names_of_weights_outputs_and_origins_never_become_code():
         return tuple(results)
 
     made = program(build, names=[name for text in NASTY for name in (text, f"{text}.hidden")])
-    for line in print_source(Generator(made)).split("\n"):
+    for line in print_source(Generator(made), PORTABLE).split("\n"):
         assert line.isprintable() and "int x(" not in line.split("//")[0]
     agree(made)
 

@@ -7,15 +7,43 @@ import sys
 
 import pytest
 
-from llmc.backends.cpu import toolchain
-from llmc.errors import ToolchainError
+from llmc.backends.cpu import store, targets
+from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.build import LIBRARY, OBJECT, Code, build
+from llmc.backends.cpu.targets import AVX2, PORTABLE, TARGETS, best, named
+from llmc.errors import ToolchainError, UnsupportedError
+from llmc.runtime import processor
+from llmc.runtime.progress import listening
+from tests.backends.cpu.programs import program, table
 
-SOURCE = 'extern "C" int answer() { return 42; }\n'
+ANSWER = '#pragma GCC visibility push(default)\nextern "C" int answer() {{ return {}; }}\n'
+SOURCE = ANSWER.format(42)
+HEADERS = {
+    "double.h": "template <int N> int twice();\n",
+    "double_impl.h": '#include "double.h"\ntemplate <int N> int twice() { return 2 * N; }\n',
+    "unused.h": "",
+}
+CALLING = f'#include "double.h"\n{ANSWER.format("twice<20>() + twice<1>()")}'
+KERNELS = {
+    f"twice_{n}.cpp": f'#include "double_impl.h"\ntemplate decltype(twice<{n}>) twice<{n}>;\n' for n in (20, 1)
+}
+
+
+def code(model=SOURCE, kernels=None, headers=None, target=PORTABLE):
+    return Code(model, kernels or {}, HEADERS if headers is None else headers, target)
+
+
+def built(model=SOURCE, **parts):
+    return build(code(model, **parts))
+
+
+def objects(cache):
+    return {path.parent.name: path.stat().st_mtime_ns for path in (cache / "cpu" / "kernels").rglob(OBJECT)}
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(toolchain.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -33,36 +61,36 @@ def script(tmp_path, text):
 
 
 def test_library_is_built_once():
-    first = toolchain.build(SOURCE)
+    first = built(SOURCE)
     stamp = first.stat().st_mtime_ns
-    assert toolchain.build(SOURCE) == first and first.stat().st_mtime_ns == stamp and answer(first) == "42"
+    assert built(SOURCE) == first and first.stat().st_mtime_ns == stamp and answer(first) == "42"
 
 
 @pytest.mark.parametrize("damage", ["deleted", "empty", "cut", "changed", "seal"])
 def test_damaged_library_is_built_again(damage, cache):
-    path = toolchain.build(SOURCE)
+    path = built(SOURCE)
     data = path.read_bytes()
     if damage == "deleted":
         path.unlink()
     elif damage == "seal":
-        path.with_name(toolchain.SEAL).unlink()
+        path.with_name(store.SEAL).unlink()
     else:
         path.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "changed": data[:-9] + b"x" * 9}[damage])
     for _ in range(2):
-        assert answer(toolchain.build(SOURCE)) == "42"
+        assert answer(built(SOURCE)) == "42"
     assert [p.name for p in (cache / "cpu").iterdir() if p.is_dir()] == [path.parent.name]
 
 
 def test_library_in_use_survives_that_its_file_is_replaced():
-    path = toolchain.build(SOURCE)
+    path = built(SOURCE)
     library = ctypes.CDLL(str(path))
-    path.with_name(toolchain.SEAL).write_text("")
-    toolchain.build(SOURCE)
+    path.with_name(store.SEAL).write_text("")
+    built(SOURCE)
     assert library.answer() == 42
 
 
 def test_two_processes_at_once_both_have_the_library(cache):
-    code = f"from llmc.backends.cpu import toolchain; print(toolchain.build({SOURCE!r}))"
+    code = f"from tests.backends.cpu.test_toolchain import built; print(built({SOURCE!r}))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate()[0].strip() for process in both}
     assert len(paths) == 1 and answer(paths.pop()) == "42"
@@ -73,7 +101,7 @@ def test_two_processes_at_once_both_have_the_library(cache):
     [
         (None, "was not found"),
         ("\x00\x01", "does not run"),
-        ("#!/bin/sh\necho version\n", "wrote no library"),
+        ("#!/bin/sh\necho version\n", "did not write"),
         ("#!/bin/sh\n[ $1 = --version ] || { echo 'omp.h: no such file' >&2; exit 3; }\n", "status 3.*omp.h.*needs OpenMP"),
     ],
     ids=["missing", "broken", "idle", "no OpenMP"],
@@ -81,16 +109,81 @@ def test_two_processes_at_once_both_have_the_library(cache):
 def test_compiler_that_cannot_be_used_is_a_clear_error(text, message, tmp_path, monkeypatch, cache):
     monkeypatch.setenv("CXX", "no-such-compiler" if text is None else script(tmp_path, text))
     with pytest.raises(ToolchainError) as raised:
-        toolchain.build(SOURCE)
+        built(SOURCE)
     assert re.search(message, str(raised.value), re.DOTALL)
     assert not cache.exists() or not [p for p in (cache / "cpu").iterdir() if p.is_dir()]
 
 
 def test_compiler_may_come_with_arguments(monkeypatch):
     monkeypatch.setenv("CXX", "env g++ -DNUMBER=42")
-    assert answer(toolchain.build('extern "C" int answer() { return NUMBER; }')) == "42"
+    assert answer(built(ANSWER.format("NUMBER"))) == "42"
 
 
 def test_output_of_a_failing_compiler_is_shown():
     with pytest.raises(ToolchainError, match="no_such_name"):
-        toolchain.build("int x = no_such_name;")
+        built("int x = no_such_name;")
+
+
+def test_model_is_linked_with_its_kernels_and_each_is_compiled_once(cache):
+    heard = []
+    with listening(lambda *report: heard.append(report)):
+        assert answer(built(CALLING, kernels=KERNELS)) == "42"
+    first = objects(cache)
+    assert heard == [("compiling kernels", 1, 2), ("compiling kernels", 2, 2)] and len(first) == 2
+    assert answer(built(CALLING + "// changed", kernels=KERNELS)) == "42"
+    assert objects(cache) == first and len(heard) == 2
+
+
+def test_kernel_is_compiled_again_when_what_it_includes_changes_or_for_another_target(cache):
+    built(CALLING, kernels=KERNELS)
+    built(CALLING, kernels=KERNELS, headers={**HEADERS, "unused.h": "// another"})
+    assert len(objects(cache)) == 2
+    path = built(CALLING, kernels=KERNELS, headers={**HEADERS, "double_impl.h": HEADERS["double_impl.h"].replace("2 *", "3 *")})
+    assert answer(path) == "63" and len(objects(cache)) == 4
+    built(CALLING, kernels=KERNELS, target=AVX2)
+    assert len(objects(cache)) == 6
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_damaged_kernel_object_is_compiled_again(damage, cache):
+    built(CALLING, kernels=KERNELS)
+    for path in (cache / "cpu" / "kernels").rglob(OBJECT):
+        path.unlink() if damage == "deleted" else path.write_bytes(path.read_bytes()[:100])
+    assert answer(built(CALLING + "// changed", kernels=KERNELS)) == "42"
+
+
+def test_failing_kernel_leaves_nothing_behind(cache):
+    with pytest.raises(ToolchainError, match="nonsense"):
+        built(CALLING, kernels={**KERNELS, "bad.cpp": "nonsense;"})
+    assert not [path for path in (cache / "cpu").iterdir() if path.name.startswith("building")]
+    assert not list((cache / "cpu").glob(f"*/{LIBRARY}"))
+
+
+def test_one_command_builds_what_is_written_down(tmp_path):
+    made = code(CALLING, kernels=KERNELS)
+    for name, text in made.texts.items():
+        (tmp_path / name).write_text(text)
+    assert "unused.h" not in made.texts
+    subprocess.run(made.command, cwd=tmp_path, check=True)
+    assert answer(tmp_path / LIBRARY) == "42"
+
+
+def test_target_that_no_one_knows_is_refused_with_a_list():
+    with pytest.raises(UnsupportedError, match=r"avx1024.*avx512, avx2, portable"):
+        named("avx1024")
+
+
+def test_every_machine_has_a_target_and_portable_runs_on_all():
+    assert not best().lacking and not TARGETS["portable"].lacking
+
+
+def test_code_for_another_processor_compiles_but_does_not_run(monkeypatch):
+    made = program(lambda e, ids: table(e, ids))
+    backend = CpuBackend().for_target("avx2") if "avx2" in CpuBackend().targets() else pytest.skip("no x86 machine")
+    monkeypatch.setattr(processor, "extensions", lambda: frozenset({"avx2"}))
+    assert targets.best().name == "portable" and CpuBackend().targets() == ("portable", "avx512", "avx2")
+    assert "lacks fma, f16c" in backend.availability().reason
+    executable = backend.lower(made)
+    assert "AVX2" in executable.sources()["model.cpp"]
+    with pytest.raises(UnsupportedError, match=r"'avx2' does not run.*lacks fma, f16c; compile for 'portable'"):
+        executable.context(1)
