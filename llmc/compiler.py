@@ -72,7 +72,7 @@ def compile(
     result = pipeline.run(program, registry, instruments)
 
     registry.notify("llmc_progress", text=f"lowering to backend {backend}", done=0, total=0)
-    executable = lower(lowering, backend, result.program)
+    lowered = lower(lowering, backend, result.program)
     info = ModelInfo(
         name=source.name,
         vocab_size=captured.vocab_size,
@@ -90,4 +90,5 @@ def compile(
     has_tokenizer = source.folder is not None and (source.folder / TOKENIZER_FILE).is_file()
     tokenizer = Tokenizer(source.folder) if has_tokenizer and source.folder else None
     snapshots = {"capture": program, **result.snapshots}
-    return CompiledModel(result.program, executable, info, tokenizer, result.records, snapshots)
+    records = [*result.records, *lowered.records]
+    return CompiledModel(result.program, lowered.executable, info, tokenizer, records, snapshots)

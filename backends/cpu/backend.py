@@ -11,6 +11,7 @@ from llmc.backends.cpu.build import build
 from llmc.backends.cpu.executable import ABI, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS, Target, best, named
 from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
+from llmc.ir.formats import INT4
 from llmc.runtime.contract import BLOCK, Availability, Backend
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     formats = ("f32", "f16", "bf16", "int8")
+    lacks = dict.fromkeys(INT4, "its kernels multiply whole numbers of eight bits")
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
 
     def __init__(self, target: Target | None = None) -> None:

@@ -21,6 +21,7 @@ from torch.fx import Node
 from llmc.errors import InputError
 from llmc.ir import ops
 from llmc.ir.cost import cache_bytes_per_token
+from llmc.ir.formats import INT4
 from llmc.ir.module import SequenceContext, run_node
 from llmc.ir.program import Program, type_of
 from llmc.runtime.contract import BLOCK, POSITION, Backend, Batch, Context, Executable, check_sizes
@@ -31,7 +32,7 @@ class EagerBackend(Backend):
     """Runs the reference semantics of each op in torch."""
 
     name = "eager"
-    formats = ("f32", "f16", "bf16", "int8")
+    formats = ("f32", "f16", "bf16", "int8", *INT4)
 
     def version(self) -> str:
         return f"torch {torch.__version__}"

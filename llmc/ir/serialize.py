@@ -19,7 +19,7 @@ from llmc.ir.tensor_file import DTYPE_CODES, write_weights
 from llmc.ir.types import TOKENS, Origin, TensorType
 from llmc.ir.weights import Loaded, opened, stamp_of
 
-VERSION = 1
+VERSION = 2
 GRAPH_FILE, WEIGHTS_FILE = "program.json", "weights.safetensors"
 STORED_DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
 
@@ -46,13 +46,15 @@ def to_json(program: Program) -> dict[str, Any]:
     nodes = []
     for node in program.nodes:
         origin = origin_of(node)
-        nodes.append({
-            "name": node.name,
-            "op": node.target.name,  # type: ignore[union-attr]
-            "operands": [_operand(arg) for arg in node.args],
-            "attributes": {key: _attribute(value) for key, value in node.kwargs.items()},
-            "origin": [origin.module, origin.source, list(origin.passes)],
-        })
+        nodes.append(
+            {
+                "name": node.name,
+                "op": node.target.name,  # type: ignore[union-attr]
+                "operands": [_operand(arg) for arg in node.args],
+                "attributes": {key: _attribute(value) for key, value in node.kwargs.items()},
+                "origin": [origin.module, origin.source, list(origin.passes)],
+            }
+        )
     weights = {
         name: {"shape": list(weight.shape), "format": formats.to_json(weight.format)}
         for name, weight in program.weights.items()

@@ -15,7 +15,15 @@ import torch
 from llmc.ir.formats import BYTES
 from llmc.ir.weights import Weight
 
-DTYPE_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int8": "I8", "bool": "BOOL"}
+DTYPE_CODES = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 BLOCK_BYTES = 1 << 24
 
 

@@ -34,7 +34,7 @@ class Weight(ABC):
 
     def evaluate(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows start to stop as they enter a computation: float32, int64 or bool."""
-        return self.format.dequantize(self.parts(start, stop))
+        return self.format.dequantize(self.parts(start, stop), self.shape)
 
     @property
     def type(self) -> TensorType:

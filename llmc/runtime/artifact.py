@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmc.errors import ArtifactError, LLMCError
 from llmc.runtime.info import ModelInfo
-from llmc.runtime.lowering import lower
+from llmc.runtime.lowering import LOWER, lower
 from llmc.runtime.manifest import MANIFEST_FILE, Manifest, Target, describe_all, is_artifact, unlisted
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.replace import recover, replacing
@@ -103,9 +103,10 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
     except RecursionError as error:
         raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
     lowering = default().backend(name)
-    executable = lower(lowering.for_target(info.target) if info.target else lowering, name, program)
-    _check_claims(path, info, executable)
-    return CompiledModel(program, executable, info, tokenizer, records)
+    lowered = lower(lowering.for_target(info.target) if info.target else lowering, name, program)
+    _check_claims(path, info, lowered.executable)
+    records = [*(record for record in records if record.key != LOWER), *lowered.records]
+    return CompiledModel(program, lowered.executable, info, tokenizer, records)
 
 
 def _open(backend: Backend, name: str, folder: Path) -> Executable:

@@ -132,11 +132,13 @@ class Backend(ABC):
     name: str
 
     formats: tuple[str, ...] = ("f32",)
-    """What weights may be stored in, by the names of `str(weight.format)`."""
+    """What `lower` takes weights in, by the names of `str(weight.format)`. Those in any other format are handed over as float32
+    (`llmc.runtime.lowering`), which `explain()` tells: a model runs, but takes the memory of float32."""
 
     lacks: Mapping[str, str] = {}
-    """Formats whose type the hardware does not have, and why; `lower` refuses them. Every backend runs every op in float32, and
-    `linear` in int8; any other refusal that is not named here fails the conformance suite (`llmc.conformance`)."""
+    """Why formats are not read, by name, to be told then. Every backend runs every op, with the input of `linear` rounded in
+    any way, and reads float32 and int8. A refusal of `lower` fails the conformance suite (`llmc.conformance`), and so does a
+    format that is neither among `formats` nor here."""
 
     stored: tuple[str, ...] = ()
     """The files of `Executable.save` that `open` reads; none if a saved model is lowered again from its program."""

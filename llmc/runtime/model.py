@@ -31,8 +31,9 @@ Prompt = str | Sequence[int]
 class CompiledModel:
     """What `llmc.compile` and `llmc.load` give.
 
-    program: what was lowered, or what reads it when it is first asked for; to run, it is not needed. executable: what runs.
-    records: of each pass, in order. snapshots: the program after each pass, by its key; a loaded model has none.
+    program: what the passes gave, or what reads it when it is first asked for; to run, it is not needed. executable: what
+    runs. records: of each pass, in order, and of lowering if it changed anything. snapshots: the program after each pass, by
+    its key; a loaded model has none.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ def suite(backend, *options):
     return run("pytest", "--pyargs", "llmc.conformance", "--backend", backend, "-n", "0", "-q", *options)
 
 
-def test_refusal_passes_when_the_hardware_lacks_the_type():
+def test_format_that_is_not_read_passes_with_a_reason():
     code, out = suite(f"{MODULE}:Lacking", "-k", "test_formats")
     assert code == 0 and "passed" in out and "skipped" not in out, out
 
@@ -61,9 +61,9 @@ def test_registered_backend_that_cannot_run_is_skipped_with_its_reason_and_a_bro
 def test_page_tells_what_is_refused_and_why():
     code, page = run("llmc.conformance", "--backend", f"{MODULE}:Lacking", "--backend", f"{MODULE}:Refusing")
     assert code == 0 and "| | lacking | refusing |" in page
-    assert "| weights in bf16 | the hardware lacks it | yes |" in page
+    assert "| weights in bf16 | as f32 | yes |" in page
     assert re.search(r"\| pointwise: .* \| all \| all but gelu \|", page)
-    assert "- lacking: bf16: its registers know no bfloat16 (the hardware)" in page
+    assert "- lacking: bf16 is not read: its registers know no bfloat16" in page
     assert re.search(r"- refusing: gelu: .*nobody has written it", page)
 
 

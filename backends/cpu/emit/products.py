@@ -44,6 +44,11 @@ def _linear(g: Generator, node: Node) -> None:
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     layout, rounded = g.packer.product_layout(g.weights(node, 1)), node.kwargs.get("activations", "float32") == "int8"
     weight = ", ".join(g.parts(node, 1, layout))
+    if node.kwargs.get("activations") == "bfloat16":
+        short = g.scratch(f"{node.name}_r", outer * k, "float32")
+        args = f"{x.pointer}, {stride}, {short.pointer}, {count}, team"
+        g.add(node, f"shorten_rows<{k}>({args});", short, rows=count, reads=[x], note="")
+        x, stride = short, k
     if rounded:
         q, scale = _quantize(g, node, x, stride, count)
         if layout == "int8":

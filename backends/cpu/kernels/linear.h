@@ -20,6 +20,19 @@ void linear_i8(const int16_t* q, const float* scale, const int8_t* w, const floa
 
 constexpr int padded(int k) { return (k + 31) / 32 * 32; }
 
+// x in float32, each element rounded to the nearest bfloat16, half to even; an infinity or NaN stays what it is.
+template <int K>
+void shorten_rows(const float* x, int64_t stride, float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int k = 0; k < K; k++) {
+            uint32_t bits;
+            std::memcpy(&bits, x + r * stride + k, 4);
+            const uint32_t near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
+            bits = (bits & 0x7F800000) == 0x7F800000 ? bits : near;
+            std::memcpy(y + r * K + k, &bits, 4);
+        }
+}
+
 // Each row of x as whole multiples of (its largest magnitude / 127), in 16 bits so that products need no widening. Magnitudes
 // are compared as the integers of their bits, which has no order to keep. A row with an infinity or NaN has the scale NaN, as
 // all that is computed from it must be.

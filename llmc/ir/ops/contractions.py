@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def _infer_linear(x: TensorType, weight: TensorType, bias: Any = None, *, activa
     require(not weight.streams and len(weight.shape) == 2, f"linear needs a weight [N, K], got {weight}")
     require(x.shape[-1] == weight.shape[1], f"linear of {x} with a weight {weight}")
     require(bias is None or bias.shape == weight.shape[:1], f"linear needs a bias of {weight.shape[:1]}, got {bias}")
-    require(activations in ("float32", "int8"), f"linear knows no activations '{activations}'")
+    require(activations in ROUNDINGS, f"linear knows no activations '{activations}'; it knows {', '.join(ROUNDINGS)}")
     return TensorType("float32", (*x.shape[:-1], weight.shape[0]))
 
 
@@ -41,9 +42,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activations
     """`x @ weight.T + bias`: x `[T, ..., K]`, weight `[N, K]`, bias `[N]`, result `[T, ..., N]`.
 
     The format of the weight (dense, integer) is the weight's own. With `activations="int8"` each row of x is first rounded to
-    whole multiples of (its largest magnitude / 127), half to even.
+    whole multiples of (its largest magnitude / 127), with `activations="bfloat16"` each element to the nearest bfloat16, both
+    half to even. Sums are of float32, or of whole numbers exactly.
     """
-    return F.linear(quantize_rows(x) if activations == "int8" else x, weight, bias)
+    return F.linear(ROUNDINGS[activations](x), weight, bias)
 
 
 def quantize_rows(x: Tensor) -> Tensor:
@@ -52,6 +54,14 @@ def quantize_rows(x: Tensor) -> Tensor:
     scale = largest / 127
     inverse = torch.where(largest > 0, 127 / largest, torch.zeros_like(largest))
     return torch.round(x * inverse).clamp(-127, 127) * scale
+
+
+ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "float32": lambda x: x,
+    "int8": quantize_rows,
+    "bfloat16": lambda x: x.bfloat16().to(x.dtype),
+}
+"""By the attribute `activations` of a linear: what its input is rounded to."""
 
 
 def _infer_matmul(a: TensorType, b: TensorType) -> TensorType:

@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from llmc.ir.formats import INT4
 from llmc.ir.program import Program, origin_of
 from llmc.runtime.contract import Availability, Backend, unsupported
 
@@ -17,7 +18,7 @@ class XlaBackend(Backend):
     """XLA through jax: this machine's CPU or GPU, and StableHLO exported for TPU."""
 
     name = "xla"
-    formats = ("f32", "f16", "bf16", "int8")
+    formats = ("f32", "f16", "bf16", "int8", *INT4)
 
     def lower(self, program: Program) -> XlaExecutable:
         """Weights go to the device; XLA compiles at the first step of each shape. Raises UnsupportedError."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from jax import Array, lax
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmc.ir.formats import MIDDLE
 from llmc.ir.weights import Weight
 
 CHUNK_ELEMENTS = 1 << 24
@@ -24,7 +27,7 @@ MOST_TERMS = 2**31 // 127**2
 
 
 def load(weight: Weight) -> dict[str, Array]:
-    """The components of a weight (`llmc.ir.formats`): float32, bfloat16, float16, int64, bool, or int8 with float32 scales."""
+    """The components of a weight (`llmc.ir.formats`), in the dtypes that they are stored in."""
     if not weight.shape:
         return {name: jax.device_put(_numpy(part).copy()) for name, part in weight.parts().items()}
     count, width = weight.shape[0], math.prod(weight.shape[1:])
@@ -47,40 +50,69 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
     return tensor.numpy()
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """A weight within a step: its components, and its shape, which packed ones do not tell."""
+
+    parts: Mapping[str, Array]
+    shape: tuple[int, ...]
+
+    @property
+    def values(self) -> Array:
+        return self.parts["values"]
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether it is whole numbers with a scale for each row."""
+        return self.values.dtype == jnp.int8
+
+
 def dense(weight: Any) -> Any:
     """A weight as it enters a computation, float32, int64 or bool; anything but a weight as it is."""
-    if not isinstance(weight, dict):
+    if not isinstance(weight, Matrix):
         return weight
-    values = weight["values"]
-    if "scale" in weight:
-        return values.astype(jnp.float32) * weight["scale"][:, None]
+    values = weight.values
+    if "scale" in weight.parts:
+        return decoded(weight.parts)[..., : weight.shape[-1]]
     return values.astype(jnp.float32) if jnp.issubdtype(values.dtype, jnp.floating) else values
 
 
-def rows(table: dict[str, Array], ids: Array) -> Array:
+def decoded(parts: Mapping[str, Array]) -> Array:
+    """Whole numbers times their scales, float32: `[..., K]`, those of four bits `[..., Kp]`, filled up to whole groups."""
+    values, scale = parts["values"], parts["scale"].astype(jnp.float32)[..., None]
+    if values.dtype == jnp.int8:
+        return values.astype(jnp.float32) * scale
+    codes = jnp.stack((values & 15, values >> 4), -1).reshape(*scale.shape[:-1], -1).astype(jnp.float32)
+    zero = parts["zero"].astype(jnp.float32)[..., None] if "zero" in parts else MIDDLE
+    return ((codes - zero) * scale).reshape(*values.shape[:-1], -1)
+
+
+def rows(table: Matrix, ids: Array) -> Array:
     """Rows of a table `[V, D]` by ids `[...]`: float32 `[..., D]`, NaN for ids that it has no row for."""
-    found = {name: jnp.take(part, ids, axis=0, mode="clip") for name, part in table.items()}
-    values = found["values"].astype(jnp.float32)
-    result = values * found["scale"][..., None] if "scale" in found else values
-    count = table["values"].shape[0]
-    return jnp.where(((ids >= 0) & (ids < count))[..., None], result, jnp.float32(jnp.nan))
+    found = {name: jnp.take(part, ids, axis=0, mode="clip") for name, part in table.parts.items()}
+    count, width = table.shape
+    return jnp.where(((ids >= 0) & (ids < count))[..., None], dense(Matrix(found, (*ids.shape, width))), jnp.float32(jnp.nan))
 
 
-def product(x: Array, weight: dict[str, Array], rounded: bool) -> Array:
-    """`x @ weight.T`: x `[..., K]`, weight `[N, K]`, result `[..., N]`; rounded: x is rounded to int8 by rows first.
+def product(x: Array, weight: Matrix, activations: str) -> Array:
+    """`x @ weight.T`: x `[..., K]`, weight `[N, K]`, result `[..., N]`; activations: what x is rounded to first.
 
-    Two int8 operands are multiplied as int8 and summed as int32.
+    Two int8 operands are multiplied as int8 and summed as int32, two of bfloat16 summed as float32. Codes of four bits are
+    decoded on the way.
     """
-    values = weight["values"]
-    integer = "scale" in weight
-    if rounded:
+    if activations == "bfloat16":
+        x = lax.reduce_precision(x, 8, 7)  # XLA would leave out a conversion there and back
+        if weight.values.dtype == jnp.bfloat16:
+            return _contract(x.astype(jnp.bfloat16), weight.values, jnp.float32)
+    if activations == "int8":
         levels, scale = quantize_rows(x)
-        if integer and x.shape[-1] <= MOST_TERMS:
-            sums = _contract(levels.astype(jnp.int8), values, jnp.int32)
-            return sums.astype(jnp.float32) * scale * weight["scale"]
+        if weight.by_rows and x.shape[-1] <= MOST_TERMS:
+            sums = _contract(levels.astype(jnp.int8), weight.values, jnp.int32)
+            return sums.astype(jnp.float32) * scale * weight.parts["scale"]
         x = levels * scale
-    result = _contract(x, values.astype(jnp.float32), jnp.float32)
-    return result * weight["scale"] if integer else result
+    if weight.by_rows:
+        return _contract(x, weight.values.astype(jnp.float32), jnp.float32) * weight.parts["scale"]
+    return _contract(x, dense(weight), jnp.float32)
 
 
 def _contract(a: Array, b: Array, dtype: Any) -> Array:

@@ -1,7 +1,7 @@
 """One function on arrays for each op of the dialect; `attention` and `select_rows`, which see the batch, are in `step.py`.
 
 Arrays are float32, int64 or bool, as the dialect's values are: programs are traced with 64-bit types enabled. Weights that a
-function reads in their stored form are dicts of components (`formats.py`).
+function reads in their stored form are `Matrix`es of components (`formats.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from llmc_xla.formats import dense, product, rows
+from llmc_xla.formats import Matrix, dense, product, rows
 
 Function = Callable[..., Any]
 ORDER = (jnp.bool_, jnp.int64, jnp.float32)
@@ -64,14 +64,14 @@ def cast(x: Array, *, dtype: str) -> Array:
     return x.astype(dtype)
 
 
-def embedding(ids: Array, table: dict[str, Array]) -> Array:
+def embedding(ids: Array, table: Matrix) -> Array:
     """ids `[T, ...]`, result `[T, ..., D]`; NaN for an index outside the table, of which nothing can be raised here."""
     return rows(table, ids)
 
 
-def linear(x: Array, weight: dict[str, Array], bias: Array | None = None, *, activations: str = "float32") -> Array:
+def linear(x: Array, weight: Matrix, bias: Array | None = None, *, activations: str = "float32") -> Array:
     """x `[T, ..., K]`, weight `[N, K]` as stored, bias `[N]`, result `[T, ..., N]`."""
-    result = product(x, weight, activations == "int8")
+    result = product(x, weight, activations)
     return result if bias is None else result + dense(bias)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from jax import Array
 from torch.fx import Node
 
-from llmc.ir.program import Program
+from llmc.ir.program import Program, type_of
 from llmc_xla.attention import Chunks, attend
-from llmc_xla.formats import dense
+from llmc_xla.formats import Matrix, dense
 from llmc_xla.ops import OPS, READ_AS_STORED
 
 LOWERED = frozenset(OPS) | {"attention", "select_rows"}
@@ -51,7 +51,7 @@ def step_function(program: Program) -> Step:
             if node.op == "placeholder":
                 values[node] = arrays["inputs"][node.target]
             elif node.op == "get_attr":
-                values[node] = weights[node.target]
+                values[node] = Matrix(weights[node.target], type_of(node).shape)  # type: ignore[arg-type]
             elif node.op == "call_function":
                 name = node.target.name
                 if name == "attention":

@@ -62,6 +62,29 @@ def test_linear_in_int8_agrees_with_the_reference(activations):
     assert ("tensor<21x36xi8>) -> tensor<1x21xi32>" in executable.sources()["stablehlo"]) == (activations == "int8")
 
 
+@pytest.mark.parametrize("activations", ["int8", "float32", "bfloat16"])
+def test_four_bits_stay_packed_and_agree_with_the_reference(activations):
+    def make(e, a, b):
+        return e.op(ops.linear, a, e.weight(stored("int4g32z", 21, WIDTH), "w"), activations=activations)
+
+    program, ids = program_of(make), random_ids(9)
+    executable = lowered(program)
+    assert {name: str(part.dtype) for name, part in executable.weights["w"].items()} == {
+        "values": "uint8", "scale": "float16", "zero": "uint8"
+    }  # fmt: skip
+    assert error(chunked(executable, ids), reference(program, ids)) <= 1e-6
+
+
+def test_activations_in_bfloat16_meet_weights_in_bfloat16_as_such():
+    def make(e, a, b):
+        return e.op(ops.linear, a, e.weight(Stored(torch.randn(21, WIDTH).bfloat16()), "w"), activations="bfloat16")
+
+    program, ids = program_of(make), random_ids(9)
+    executable = lowered(program)
+    assert "tensor<21x36xbf16>) -> tensor<1x21xf32>" in executable.sources()["stablehlo"]
+    assert error(chunked(executable, ids), reference(program, ids)) <= 1e-6
+
+
 def test_row_of_zeros_is_rounded_to_zeros():
     with semantics():
         levels, scale = formats.quantize_rows(np.array([[0.0, 0.0], [-2.0, 1.0]], np.float32))

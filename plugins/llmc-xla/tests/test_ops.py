@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from llmc_xla.executable import semantics
+from llmc_xla.formats import Matrix
 from llmc_xla.ops import OPS, READ_AS_STORED
 from llmc_xla.step import LOWERED
 
@@ -90,7 +91,7 @@ def test_op_has_the_values_and_dtype_of_the_reference(case):
     with semantics():
         given = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in given]
         if name in READ_AS_STORED:
-            given[1:] = [{"values": x} for x in given[1:]]
+            given[1:] = [Matrix({"values": x}, x.shape) for x in given[1:]]
         found = np.asarray(OPS[name](*given, **attributes))
     plain = reference(*operands, **attributes)
     torch.set_default_dtype(torch.float64)

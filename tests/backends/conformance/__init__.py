@@ -5,6 +5,6 @@
     pytest --pyargs llmc.conformance --backend my.module:MyBackend    one that is not registered
     python -m llmc.conformance --backend mine                a page of what it runs and what it refuses
 
-It needs the extra `llmc[conformance]`. Every op of the dialect in float32 and `linear` in int8 are required. What else a
-backend refuses counts as a failure, unless `Backend.lacks` says that the hardware has no such type.
+It needs the extra `llmc[conformance]`. Every op of the dialect is required; what a backend refuses counts as a failure.
+Weights in formats that are not in `Backend.formats` reach it as float32, and `Backend.lacks` has to say why.
 """

@@ -12,6 +12,7 @@ from llmc.errors import PluginError, UnsupportedError
 from llmc.ir.program import Program
 from llmc.plugins.registry import Entry, default
 from llmc.runtime.contract import Backend, Executable
+from llmc.runtime.lowering import lower
 
 
 class Subject:
@@ -26,7 +27,7 @@ class Subject:
         """The executable of the program that a key stands for. Raises UnsupportedError if the backend refused it."""
         if key not in self._lowered:
             try:
-                self._lowered[key] = self.backend.lower(make())
+                self._lowered[key] = lower(self.backend, self.name, make()).executable
             except UnsupportedError as error:
                 self._lowered[key] = error
         found = self._lowered[key]

@@ -28,9 +28,9 @@ What each backend runs, found by lowering every case of the conformance suite. M
 
 and held up to date by a test. `llmc backends` lists what is installed, and what of it can run on this machine.
 
-Every backend runs every op of the dialect in float32, and `linear` in int8. A backend that refuses anything else fails the
-suite, unless its `lacks` says that the hardware has no such type. "The same bits" means that batch, chunking, row selection and
-the number of threads change no bit of a row; elsewhere they change a row by at most 1e-5 of its size in float32.
+Every backend runs every op of the dialect; one that refuses anything fails the suite. Weights in a format that it does not read
+are handed over as float32, which `explain()` tells. "The same bits" means that batch, chunking, row selection and the number of
+threads change no bit of a row; elsewhere they change a row by at most 1e-5 of its size in float32.
 
 """
 TAIL = """
@@ -66,7 +66,8 @@ def page(names: list[str]) -> str:
     for format in FORMATS:
         row(f"weights in {format}", partial(_format, format, refused))
     command = "python -m llmc.conformance " + " ".join(f"--backend {name}" for name in names) + " > docs/backends.md"
-    return "\n".join([HEAD.format(command=command), *lines, "", "## Refused", "", *_reasons(subjects, refused), TAIL])
+    reasons = _reasons(subjects, refused)
+    return "\n".join([HEAD.format(command=command), *lines, "", "## Refused, or not read", "", *reasons, TAIL])
 
 
 def refusals(tested: Subject) -> Iterator[tuple[Key, str]]:
@@ -92,7 +93,7 @@ def _ops(members: list[str], refused: Refused, tested: Subject) -> str:
 
 def _format(format: str, refused: Refused, tested: Subject) -> str:
     if format in tested.backend.lacks:
-        return "the hardware lacks it"
+        return "as f32"
     uses = [use for use, name in WEIGHTS if name == format]
     missing = [use for use in uses if ("weight", use, format) in refused[tested.name]]
     return "yes" if not missing else f"not for {', '.join(missing)}"
@@ -101,8 +102,6 @@ def _format(format: str, refused: Refused, tested: Subject) -> str:
 def _reasons(subjects: list[Subject], refused: Refused) -> list[str]:
     lines = []
     for tested in subjects:
-        lacks = tested.backend.lacks
-        lines += [f"- {tested.name}: {format}: {reason} (the hardware)" for format, reason in lacks.items()]
-        unexpected = {key: text for key, text in refused[tested.name].items() if key[0] != "weight" or key[2] not in lacks}
-        lines += [f"- {tested.name}: {' '.join(key[1:])}: {text}" for key, text in unexpected.items()]
+        lines += [f"- {tested.name}: {format} is not read: {reason}" for format, reason in tested.backend.lacks.items()]
+        lines += [f"- {tested.name}: {' '.join(key[1:])}: {text}" for key, text in refused[tested.name].items()]
     return lines or ["Nothing."]

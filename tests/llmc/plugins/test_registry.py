@@ -194,9 +194,10 @@ def test_backend_that_cannot_be_used_is_refused_by_name(install, installed, name
 
 
 def test_backend_that_fails_is_told_by_name(install, installed):
+    from llmc.conformance.programs import every_output
     from llmc.runtime.lowering import lower
 
     install("my-plugin")
     box = Registry(installed()).backend("box")
     with pytest.raises(UnsupportedError, match=r"'box' failed to lower the program: ZeroDivisionError: out of paper"):
-        lower(box, "box", None)
+        lower(box, "box", every_output())
