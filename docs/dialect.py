@@ -13,11 +13,11 @@ HEAD = """\
 
 Every operation of a program, as declared in `llmc/ir/ops/`. This page is written by `python docs/dialect.py`.
 
-Values have one entry for each token of a step (`T`) or each requested row (`R`) in their first dimension, which no op but
-`attention` and `select_rows` touches; the other dimensions are fixed at compile time. Computed values are `float32`, `int64` or
-`bool`. Weights have fixed dimensions only and are read in whatever format they are stored in: a format belongs to the
-weight, never to an op. Calling an op with tensors runs its reference semantics, plain differentiable PyTorch; calling it
-with `ANY.x`, `WEIGHT.w` and `SCALAR.s` makes a pattern (`llmc/ir/pattern.py`).
+Values have one entry for each token of a step (`T`), each requested row (`R`) or each sequence (`S`) in their first dimension,
+which no op but `attention`, `select_rows` and `pool` touches; the other dimensions are fixed at compile time. Computed values
+are `float32`, `int64` or `bool`. Weights have fixed dimensions only and are read in whatever format they are stored in: a
+format belongs to the weight, never to an op. Calling an op with tensors runs its reference semantics, plain differentiable
+PyTorch; calling it with `ANY.x`, `WEIGHT.w` and `SCALAR.s` makes a pattern (`llmc/ir/pattern.py`).
 """
 
 

@@ -28,8 +28,8 @@ MOST_ELEMENTS = 2**40
 class Facts:
     """What Python needs to know of a library; `inputs` and `outputs` must be what the library itself says of them.
 
-    abi, block: of the interface and the cache (kernels/llmc.h). target, needs, block_bytes: of `Executable`. sources: the files
-    that the library was built from, the main one first, and others for the reader.
+    abi, block: of the interface and the cache (kernels/llmc.h). target, needs, block_bytes, whole_sequences: of
+    `Executable`. sources: the files that the library was built from, the main one first, and others for the reader.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -42,6 +42,7 @@ class Facts:
     outputs: dict[str, TensorType]
     block_bytes: int
     sources: tuple[str, ...]
+    whole_sequences: bool = False
 
     def write(self, folder: Path) -> None:
         """Write `executable.json`."""

@@ -56,6 +56,7 @@ class CpuBackend(Backend):
             outputs={name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)},
             block_bytes=4 * sum(generator.caches.floats),
             sources=tuple(texts),
+            whole_sequences=program.whole_sequences,
         )
         return CpuExecutable(library, generator.packer.fill(), facts, lambda: texts)
 

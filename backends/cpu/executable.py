@@ -19,7 +19,7 @@ from llmc.backends.cpu.targets import TARGETS
 from llmc.errors import ArtifactError, InputError, ToolchainError, UnsupportedError
 from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_sizes
 
-ABI = 3
+ABI = 4
 
 Signature = list[tuple[str, str, str, int, int]]
 """Of each tensor: name, dtype, rows, elements of an entry, limit (-1 for none)."""
@@ -41,9 +41,9 @@ class CBatch(ctypes.Structure):
     """`LlmcBatch` of kernels/llmc.h."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("tokens", "rows", "width", "copies")),
+        *((name, ctypes.c_int64) for name in ("tokens", "rows", "runs", "width", "copies")),
         ("inputs", ctypes.POINTER(ctypes.c_void_p)),
-        *((name, ctypes.c_void_p) for name in ("position", "run", "tables", "out_rows", "copy_pairs")),
+        *((name, ctypes.c_void_p) for name in ("position", "run", "starts", "tables", "out_rows", "copy_pairs")),
         ("outputs", ctypes.POINTER(ctypes.c_void_p)),
     ]
 
@@ -100,7 +100,7 @@ class CpuExecutable(Executable):
         self.path, self.weights, self.facts = path, weights, facts
         self.inputs, self.outputs, self.block_bytes = facts.inputs, facts.outputs, facts.block_bytes
         self.target, self.needs = facts.target, facts.needs
-        self._texts = texts
+        self.whole_sequences, self._texts = facts.whole_sequences, texts
         self.handle = ctypes.c_void_p()
         if not TARGETS[self.target].lacking:
             self._open()
@@ -154,27 +154,29 @@ class CpuContext(Context):
         if self._handle is None:
             raise InputError("this context was closed")
         executable = self.executable
-        batch.check(self.blocks, executable.inputs)
+        batch.check(self.blocks, executable.inputs, executable.whole_sequences)
         if self.threads > 1:
             Threads.use()
-        arrays = (batch.position, batch.run, batch.tables, batch.out_rows, batch.copies)
-        position, run, tables, out_rows, copies = [np.ascontiguousarray(array, np.int32) for array in arrays]
+        arrays = (batch.position, batch.run, batch.starts, batch.tables, batch.out_rows, batch.copies)
+        position, run, starts, tables, out_rows, copies = [np.ascontiguousarray(array, np.int32) for array in arrays]
         given = [
             np.ascontiguousarray(position if name == POSITION else batch.inputs[name], spec.dtype)
             for name, spec in executable.inputs.items()
         ]
-        count = {"T": len(position), "R": len(out_rows)}
+        count = {"T": len(position), "R": len(out_rows), "S": len(tables)}
         results = {
             name: np.empty((count[str(kind.rows)], *kind.fixed), kind.dtype) for name, kind in executable.outputs.items()
         }
         call = CBatch(
             tokens=len(position),
             rows=len(out_rows),
+            runs=len(tables),
             width=tables.shape[1],
             copies=len(copies),
             inputs=pointers(given),
             position=position.ctypes.data,
             run=run.ctypes.data,
+            starts=starts.ctypes.data,
             tables=tables.ctypes.data,
             out_rows=out_rows.ctypes.data,
             copy_pairs=copies.ctypes.data,

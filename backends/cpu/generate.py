@@ -108,7 +108,8 @@ class Generator:
             self.move(start, self._locations[start], whole(now))
         loop = LayerLoop(blocks, pairs)
         for node in first:
-            if node.target.name == "attention" and loop.shared(node, 1) and loop.shared(node, 2):  # type: ignore[union-attr]
+            cached = node.target.name == "attention" and not self.program.whole_sequences  # type: ignore[union-attr]
+            if cached and loop.shared(node, 1) and loop.shared(node, 2):
                 cache(self, node)
         self.caches.enter(loop)
         self._statements, self.loop = self.body, loop
@@ -127,7 +128,7 @@ class Generator:
         raise unsupported("cpu", node.target.name, origin_of(node), reason)  # type: ignore[union-attr]
 
     def count(self, node: Node) -> str:
-        """`T` or `R`."""
+        """`T`, `R` or `S`."""
         return str(type_of(node).rows)
 
     def read(self, node: Node, slot: int) -> Location:

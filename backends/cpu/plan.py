@@ -76,7 +76,7 @@ def whole(buffer: Buffer) -> Location:
 class Statement:
     """A line of the step function.
 
-    rows: the number that is split over the threads ("T", "R", "T * 3") if each thread touches rows of its own share alone;
+    rows: the number that is split over the threads ("T", "R", "S", "T * 3") if each thread touches rows of its own share alone;
     None if some thread reads or writes another's. Statements with the same expression split alike.
     """
 

@@ -15,7 +15,7 @@ from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
 from llmc.runtime.limits import input_specs
 
-HEADERS = ("llmc.h", "core.h", "linear.h", "norms.h", "attention.h")
+HEADERS = ("llmc.h", "core.h", "linear.h", "norms.h", "attention.h", "sequences.h")
 CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
 
 
@@ -115,7 +115,7 @@ def bind(g: Generator) -> str:
 def forward(g: Generator) -> str:
     """The step: memory, then statements, the layers in a loop."""
     lines = ["void forward(const Model& model, const Step& step, Team team) {"]
-    lines.append("    const int64_t T = step.tokens.count, R = step.rows;")
+    lines.append("    const int64_t T = step.tokens.count, R = step.rows, S = step.tokens.runs;")
     for i, buffer in enumerate(g.inputs):
         pointer = f"const {CTYPES[buffer.dtype]}*"
         lines.append(f"    {pointer} const {buffer.name} = static_cast<{pointer}>(step.inputs[{i}]);")

@@ -1,7 +1,8 @@
 """The reference: the semantics of the dialect under the step contract, one token at a time.
 
-Each token of a step runs through the whole program alone, on one thread. That is slow, and it makes a row's bits independent of
-its company by construction, which is what the other backends are measured against.
+Each token of a step runs through the whole program alone, on one thread; of a program over whole sequences, each sequence. That
+is slow, and it makes a row's bits independent of its company by construction, which is what the other backends are measured
+against.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class EagerExecutable(Executable):
         self.inputs = input_specs(program)
         self.outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
         self.block_bytes = BLOCK * cache_bytes_per_token(program)
+        self.whole_sequences = program.whole_sequences
 
     def context(self, cache_blocks: int, threads: int | None = None) -> EagerContext:
         return EagerContext(self, check_sizes(cache_blocks, threads)[0])
@@ -78,7 +80,7 @@ class EagerContext(Context):
     def __init__(self, executable: EagerExecutable, cache_blocks: int) -> None:
         self.executable, self.blocks, self.closed = executable, cache_blocks, False
         self.caches: dict[tuple[Any, Any], Cache] = {}
-        for node in executable.program.find("attention"):
+        for node in [] if executable.whole_sequences else executable.program.find("attention"):
             pair = (node.args[1], node.args[2])
             shapes = [(cache_blocks, BLOCK, *type_of(value).fixed) for value in pair]
             try:
@@ -94,7 +96,9 @@ class EagerContext(Context):
         if self.closed:
             raise InputError("this context was closed")
         executable = self.executable
-        batch.check(self.blocks, executable.inputs)
+        batch.check(self.blocks, executable.inputs, executable.whole_sequences)
+        if executable.whole_sequences:
+            return self.sequences(batch)
         sources, targets = torch.from_numpy(batch.copies.astype(np.int64)).T
         for cache in self.caches.values():
             cache.keys[targets], cache.values[targets] = cache.keys[sources], cache.values[sources]
@@ -107,6 +111,30 @@ class EagerContext(Context):
             chosen = [entries[row][i] for row in rows[str(kind.rows)]]
             outputs[name] = torch.cat(chosen).numpy() if chosen else np.zeros((0, *kind.fixed), kind.dtype)
         return outputs
+
+    def sequences(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Run whole sequences, one after the other."""
+        executable = self.executable
+        with single_thread(), torch.no_grad():
+            bounds = zip(batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True)
+            runs = [self.sequence(batch, slice(start, stop)) for start, stop in bounds]
+        outputs = {}
+        for i, (name, kind) in enumerate(executable.outputs.items()):
+            values = torch.cat([run[i] for run in runs]).numpy()
+            outputs[name] = values[batch.out_rows] if kind.rows == "R" else values
+        return outputs
+
+    def sequence(self, batch: Batch, tokens: slice) -> list[Any]:
+        """Run one sequence: its entries of each output, of one of rows R those of all its tokens."""
+        program = self.executable.program
+        values: dict[Node, Any] = dict(self.executable.constants)
+        position = torch.from_numpy(batch.position[tokens].astype(np.int64))
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = position if node.target == POSITION else torch.tensor(batch.inputs[node.target][tokens])
+            elif node.op == "call_function":
+                values[node] = run_node(node, values, SequenceContext(position, position))
+        return [values[node] for node in program.results]
 
     def token(self, batch: Batch, index: int, wanted: bool) -> list[Any]:
         """Run one token: its entry of each output, None for one of rows R if the row is not wanted."""
@@ -137,10 +165,10 @@ class EagerContext(Context):
         used = table[: now // BLOCK + 1]
         keys, history = (stored[used].flatten(0, 1)[: now + 1] for stored in (cache.keys, cache.values))
         query: Any = node.args[0]
-        sinks: Any = node.args[3] if len(node.args) > 3 else None
+        rest: list[Any] = [values.get(arg) for arg in node.args[3:]]  # type: ignore[arg-type]
         context = SequenceContext(position, torch.arange(now + 1))
         # Operands in their places rather than by node: the query's node may be that of the key as well.
-        return ops.attention.reference(values[query], keys, history, values.get(sinks), **node.kwargs, context=context)
+        return ops.attention.reference(values[query], keys, history, *rest, **node.kwargs, context=context)
 
 
 _stepping = RLock()

@@ -10,12 +10,13 @@ from torch.fx import Node
 from llmc.ir.cost import ELEMENT_BYTES
 from llmc.ir.program import Program, origin_of, type_of
 from llmc.ir.score import window
-from llmc.ir.types import ROWS, SHORT, TOKENS, TensorType
+from llmc.ir.types import ROWS, SEQUENCES, SHORT, TOKENS, TensorType
 
-LABELS = {TOKENS: "token", ROWS: "row"}
+LABELS = {TOKENS: "token", ROWS: "row", SEQUENCES: "sequence"}
 LEGEND = """\
-token: one entry for each token of a step; row: one for each token whose output was asked for; numbers: fixed dimensions.
-Every op but attention computes an entry from the same entry of its operands (and from weights); select_rows picks entries."""
+token: one entry for each token of a step; row: one for each token whose output was asked for; sequence: one for each
+sequence; numbers: fixed dimensions. Every op but attention and pool computes an entry from the same entry of its operands (and
+from weights); select_rows picks entries."""
 
 
 def axes(program: Program) -> dict[str, Any]:
@@ -69,7 +70,8 @@ def _attentions(program: Program) -> list[dict[str, Any]]:
         query, key, value = (type_of(arg) for arg in node.args[:3])
         pair = (node.args[1], node.args[2])
         owner = first.setdefault(pair, node.name)
-        cached = sum(kind.width * ELEMENT_BYTES[kind.dtype] for kind in (key, value)) if owner == node.name else 0
+        kept = owner == node.name and not program.whole_sequences
+        cached = sum(kind.width * ELEMENT_BYTES[kind.dtype] for kind in (key, value)) if kept else 0
         found.append(
             {
                 "name": node.name,
@@ -91,7 +93,7 @@ def _axes(value: dict[str, Any]) -> str:
 
 
 def _cache(attention: dict[str, Any]) -> str:
-    shared = attention["cache_of"] != attention["name"]
+    shared = attention["cache_of"] != attention["name"] and attention["cache_bytes_per_token"]
     return f"that of {attention['cache_of']}" if shared else str(attention["cache_bytes_per_token"])
 
 

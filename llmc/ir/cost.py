@@ -41,7 +41,12 @@ def node_cost(program: Program, node: Node) -> Cost:
 
 
 def cache_bytes_per_token(program: Program, element_bytes: int = 4) -> int:
-    """Bytes of keys and values that one token adds to the cache; layers that share a pair count once."""
+    """Bytes of keys and values that one token adds to the cache; layers that share a pair count once.
+
+    Whole sequences need no cache.
+    """
+    if program.whole_sequences:
+        return 0
     pairs = {(node.args[1], node.args[2]) for node in program.find("attention")}
     return sum(type_of(value).width * element_bytes for pair in pairs for value in pair)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.fx import Graph, Node
 
-from llmc.ir.types import Origin, TensorType
+from llmc.ir.types import SEQUENCES, Origin, TensorType
 from llmc.ir.weights import Weight
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ class Program:
     def weight(self, node: Node) -> Weight:
         """The weight that a `get_attr` node stands for."""
         return self.weights[str(node.target)]
+
+    @cached_property
+    def whole_sequences(self) -> bool:
+        """Whether a step must be given whole sequences: an attention reads later positions, or a value is of a whole sequence.
+
+        Such a program keeps no cache: each run of a batch starts at position 0 and is all there is of its sequence.
+        """
+        return any(type_of(node).rows == SEQUENCES or node.kwargs.get("causal") is False for node in self.nodes)
 
     def weight_bytes(self) -> int:
         """Size of all weights as stored; one that several nodes read counts once."""

@@ -16,7 +16,7 @@ def segment(program: Program, inputs: Mapping[str, Node], outputs: Mapping[str, 
 
     inputs: the nodes that are given, by the names of the segment's inputs; inputs of the whole program are read besides, where
     they are needed. outputs: the nodes that it gives, by name. Weights are shared. Raises VerificationError if a given node has
-    one entry a requested row.
+    one entry a requested row or sequence.
     """
     editor = Editor()
     editor.weights, editor.outputs = dict(program.weights), tuple(outputs)

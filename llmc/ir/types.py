@@ -10,30 +10,33 @@ TOKENS = "T"
 ROWS = "R"
 """First dimension of a value that has one entry for each row of output that was asked for."""
 
+SEQUENCES = "S"
+"""First dimension of a value that has one entry for each sequence of a step, all of which are whole."""
+
 DTYPES = ("float32", "int64", "bool")
 """Dtypes of computed values. How a weight is stored is its format's matter."""
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """Dtype and shape of a value. The first dimension is TOKENS or ROWS, or all dimensions are ints (a weight)."""
+    """Dtype and shape of a value. The first dimension is TOKENS, ROWS or SEQUENCES, or all are ints (a weight)."""
 
     dtype: str
     shape: tuple[int | str, ...]
 
     @property
     def streams(self) -> bool:
-        """Whether there is one entry a token (or requested row), rather than one for the whole program."""
+        """Whether there is one entry a token (or requested row, or sequence), rather than one for the whole program."""
         return bool(self.shape) and isinstance(self.shape[0], str)
 
     @property
     def rows(self) -> str | None:
-        """TOKENS, ROWS, or None for a weight."""
+        """TOKENS, ROWS, SEQUENCES, or None for a weight."""
         return str(self.shape[0]) if self.streams else None
 
     @property
     def fixed(self) -> tuple[int, ...]:
-        """The dimensions known at compile time: all but a first TOKENS or ROWS."""
+        """The dimensions known at compile time: all but a first TOKENS, ROWS or SEQUENCES."""
         return tuple(int(size) for size in (self.shape[1:] if self.streams else self.shape))
 
     @property

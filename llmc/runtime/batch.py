@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,7 @@ class Batch:
     first: int32 `[S]`, the absolute position of each run's first token; the others follow without gaps.
     tables: int32 `[S, W]`, the cache blocks of each run's sequence in order, padded with -1. A block that a run writes is named
         nowhere else among those that the step's runs read or write.
+        For a program over whole sequences W is 0, each run a sequence from position 0 on.
     out_rows: int32 `[R]`, indices into the T tokens, in any order, repeats allowed; R may be 0.
     copies: int32 `[C, 2]`, pairs (from, to) of blocks to copy before the step writes. No block is written twice, and none is
         read after it was written: to do them in order, or to read them all and then write them all, is the same.
@@ -77,10 +78,23 @@ class Batch:
         """The absolute position of each token, int32 `[T]`."""
         return np.arange(self.tokens, dtype=np.int32) + np.repeat(self.first - self.starts[:-1], self.lengths)
 
-    def check(self, cache_blocks: int, inputs: Mapping[str, InputSpec]) -> None:
+    @staticmethod
+    def of_sequences(inputs: Mapping[str, Sequence[NDArray[Any]]], out_rows: Int32 | None = None) -> Batch:
+        """A step over whole sequences, for a program that asks for them: of each input the sequences' arrays, in one order.
+
+        out_rows: all tokens by default.
+        """
+        lengths = [len(values) for values in next(iter(inputs.values()))]
+        starts = np.cumsum([0, *lengths], dtype=np.int32)
+        rows = np.arange(starts[-1], dtype=np.int32) if out_rows is None else out_rows
+        joined = {name: np.concatenate(values) for name, values in inputs.items()}
+        runs = len(lengths)
+        return Batch(joined, starts, np.zeros(runs, np.int32), np.zeros((runs, 0), np.int32), rows)
+
+    def check(self, cache_blocks: int, inputs: Mapping[str, InputSpec], whole_sequences: bool = False) -> None:
         """Raise InputError naming what breaks a rule; backends call it before they touch memory.
 
-        inputs: of the program (`Executable.inputs`), its `position` included.
+        inputs: of the program (`Executable.inputs`), its `position` included. whole_sequences: `Executable.whole_sequences`.
         """
         self._check_arrays()
         self._check_inputs({name: spec for name, spec in inputs.items() if name != POSITION})
@@ -90,8 +104,11 @@ class Batch:
         if limit is not None and last.max() >= limit:
             raise InputError(f"position {last.max()} is beyond the {limit} positions that the program has tables for")
         _within("out_rows", self.out_rows, self.tokens)
-        self._check_tables(last // BLOCK, cache_blocks)
-        self._check_copies(cache_blocks)
+        if whole_sequences:
+            self._check_whole()
+        else:
+            self._check_tables(last // BLOCK, cache_blocks)
+            self._check_copies(cache_blocks)
 
     def _check_arrays(self) -> None:
         """Types and shapes of everything but the inputs."""
@@ -118,6 +135,13 @@ class Batch:
                 raise InputError(f"input '{name}' should have shape {list(shape)}, not {list(values.shape)}")
             if values.dtype.kind == "i":
                 _within(f"input '{name}'", values, spec.limit)
+
+    def _check_whole(self) -> None:
+        if self.first.any():
+            where = f"run {self.first.argmax()} starts at position {self.first.max()}"
+            raise InputError(f"{where}; this program reads whole sequences, from position 0 on")
+        if self.tables.shape[1] or len(self.copies):
+            raise InputError("this program reads whole sequences without a cache: tables have no columns, nothing is copied")
 
     def _check_tables(self, end: NDArray[Any], cache_blocks: int) -> None:
         """Each run has its blocks up to `end` [S]; what one run writes no other entry names."""

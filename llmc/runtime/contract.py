@@ -10,6 +10,10 @@ The cache is cut into blocks of BLOCK positions. Position p of a run's sequence 
 follows the tables. Each pair of key and value nodes that an attention reads has a cache of its own; attentions that share the
 pair share the cache. What a block holds before it was written or copied to is undefined.
 
+Whole sequences: a program that reads later positions, or gives values of sequences (`Program.whole_sequences`), keeps nothing
+from step to step. Each run of a batch is a whole sequence from position 0 on, block tables have no columns, and attention reads
+the keys and values of its own run. An output of rows S gives an entry for each run.
+
 Reduction order: a backend that is `row_exact` adds up in an order fixed by (K, format, instruction set) and splits attention at
 absolute positions, so that batch size, chunking, row selection and the number of threads change no bit of a row.
 
@@ -47,7 +51,7 @@ class Context(ABC):
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Any]:
-        """Each output by name, `[T, ...]` or `[R, ...]`: an array that `np.asarray` takes, on whatever device it is.
+        """Each output by name, `[T, ...]`, `[R, ...]` or `[S, ...]`: an array for `np.asarray`, on whatever device it is.
 
         Raises InputError, and changes nothing, if the batch breaks the contract (`Batch.check`) or the context was closed. An
         index that the program computes, outside of its table, gives NaN or raises another error.
@@ -65,10 +69,13 @@ class Executable(ABC):
     """What the program reads for each token, in its order (`llmc.runtime.limits.input_specs`); POSITION only if it does."""
 
     outputs: Mapping[str, TensorType]
-    """What a step gives: rows T or R, dtype float32, int64 or bool, and the shape of an entry."""
+    """What a step gives: rows T, R or S, dtype float32, int64 or bool, and the shape of an entry."""
 
     block_bytes: int
     """Bytes of one block over all caches, so that a cache can be sized; a backend may round the number of blocks up."""
+
+    whole_sequences: bool = False
+    """Whether each run of a batch must be a whole sequence. Then there is no cache: `block_bytes` is 0."""
 
     row_exact: bool = False
     """Whether batch, chunking, row selection and the number of threads change no bit of a row. Speculation and prefix sharing

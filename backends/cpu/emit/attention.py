@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch.fx import Node
 
 from llmc.backends.cpu.caches import Slot
+from llmc.backends.cpu.emit.sequences import attention_whole
 from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.score import number
 from llmc.ir.program import type_of
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
 def cache(g: Generator, node: Node) -> Slot:
     """The cache of an attention's keys and values, written if this is the first attention of the step to use it."""
     slot, new = g.caches.take(node, g.loop)
-    for operand, kind, buffer in zip((1, 2), ("keys", "values"), slot, strict=True) if new else ():
+    for operand, buffer in zip((1, 2), slot, strict=True) if new else ():
         groups, size = type_of(node.args[operand]).fixed
         x = g.read(node, operand)
-        text = f"write_{kind}<{groups}, {size}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
+        text = f"write_cache<{groups}, {size}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
         g.add(node, text, buffer, rows="T", reads=[x], note="")
     return slot
 
 
 @emits("attention")
 def _attention(g: Generator, node: Node) -> None:
+    if g.program.whole_sequences:
+        attention_whole(g, node)
+        return
     q, k, v = (type_of(arg) for arg in node.args[:3])
     keys, values = cache(g, node)
     query, target = g.read(node, 0), g.new(node)

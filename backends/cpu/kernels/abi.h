@@ -48,7 +48,7 @@ int guarded(F body) {
 
 extern "C" {
 
-int llmc_abi() { return 3; }
+int llmc_abi() { return 4; }
 int llmc_block() { return BLOCK; }
 int64_t llmc_weight_bytes() { return WEIGHT_BYTES; }
 
@@ -102,7 +102,7 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
                             context.caches[c] + batch->copy_pairs[2 * i] * CACHE_FLOATS[c],
                             CACHE_FLOATS[c] * sizeof(float));
         const Step step{
-            {batch->tokens, batch->position, batch->run, batch->tables, batch->width},
+            {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
             batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, context.capacity};
         if (context.threads == 1) {  // without OpenMP, whose threads are lost when a process forks
             forward(*context.model, step, Team{0, 1});

@@ -7,24 +7,25 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-// An input or output: name; dtype ("float32", "int64", "bool"); rows: one entry for each token ('T') or for each row that is asked
-// for ('R'); width: elements of an entry; limit: whole numbers of an input must be below, or -1.
+// An input or output: name; dtype ("float32", "int64", "bool"); rows: one entry for each token ('T'), for each row that is asked
+// for ('R'), or for each run ('S'); width: elements of an entry; limit: whole numbers of an input must be below, or -1.
 typedef struct {
     const char *name, *dtype;
     char rows;
     int64_t width, limit;
 } LlmcTensor;
 
-// A step: tokens in runs, each the next tokens of one sequence.
+// A step: tokens in runs, each the next tokens of one sequence, or all of it if there is no cache.
 typedef struct {
-    int64_t tokens, rows, width, copies;
+    int64_t tokens, rows, runs, width, copies;
     const void* const* inputs;   // for each input an array [tokens, ...]
     const int32_t *position;     // [tokens]: of each token in its sequence
     const int32_t *run;          // [tokens]: which row of tables is its sequence's
+    const int32_t *starts;       // [runs + 1]: the first token of each run, and the number of tokens
     const int32_t *tables;       // [runs][width]: the cache blocks of each sequence
     const int32_t *out_rows;     // [rows]: the tokens whose rows are asked for
     const int32_t *copy_pairs;   // [copies][2]: blocks to copy (from, to) before the step
-    void* const* outputs;        // for each output an array [tokens, ...] or [rows, ...]
+    void* const* outputs;        // for each output an array [tokens, ...], [rows, ...] or [runs, ...]
 } LlmcBatch;
 
 int llmc_abi(void);                                // the version of this interface

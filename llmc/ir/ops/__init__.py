@@ -40,6 +40,7 @@ from llmc.ir.ops.pointwise import (
     tanh,
     where,
 )
+from llmc.ir.ops.pooling import pool
 from llmc.ir.ops.reductions import REDUCTIONS, amax, amin, mean, softmax, sum_
 from llmc.ir.ops.views import concat, expand, permute, reshape, select_rows, slice_
 
@@ -92,6 +93,7 @@ __all__ = [
     "ne",
     "neg",
     "permute",
+    "pool",
     "pow_",
     "relu",
     "reshape",

@@ -24,7 +24,8 @@ from llmc_xla.shapes import Shape
 from llmc_xla.step import Cache, cache_pairs, copy_blocks, step_function
 
 SMALLEST = Shape(tokens=1, chunks=1, length=1, width=shapes.LEAST_WIDTH, rows=1, capacity=shapes.LEAST_CAPACITY)
-"""The shape whose code `sources` shows: decoding one sequence."""
+SMALLEST_WHOLE = Shape(tokens=1, chunks=1, length=1, width=shapes.CHUNK, rows=1, capacity=0, runs=1)
+"""Shapes whose code `sources` shows: decoding one sequence, or a whole sequence of one token."""
 
 
 @contextmanager
@@ -47,6 +48,7 @@ class XlaExecutable(Executable):
         self.inputs = input_specs(program)
         self.outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
         self.block_bytes = BLOCK * cache_bytes_per_token(program)
+        self.whole_sequences = program.whole_sequences
         self.entries = [tuple(type_of(value).fixed for value in pair) for pair in cache_pairs(program)]
         self.function = jax.jit(step_function(program), donate_argnums=1)
         self.copy = jax.jit(copy_blocks, donate_argnums=0)
@@ -61,8 +63,12 @@ class XlaExecutable(Executable):
         return XlaContext(self, check_sizes(cache_blocks, threads)[0])
 
     def sources(self) -> dict[str, str]:
-        lowered = self.lowered(SMALLEST)
-        return {"stablehlo": lowered.as_text(), "hlo": self.compiled(SMALLEST).as_text()}
+        return {"stablehlo": self.lowered(self.smallest).as_text(), "hlo": self.compiled(self.smallest).as_text()}
+
+    @property
+    def smallest(self) -> Shape:
+        """The shape of the smallest step."""
+        return SMALLEST_WHOLE if self.whole_sequences else SMALLEST
 
     def lowered(self, shape: Shape) -> Any:
         """The step of a shape as StableHLO (`jax.stages.Lowered`)."""
@@ -126,8 +132,8 @@ class XlaContext(Context):
         if self.cache is None:
             raise InputError("this context was closed")
         executable = self.executable
-        batch.check(self.blocks, executable.inputs)
-        shape = Shape.of(batch, self.capacity)
+        batch.check(self.blocks, executable.inputs, executable.whole_sequences)
+        shape = Shape.of(batch, self.capacity, executable.whole_sequences)
         compiled = executable.compiled(shape)
         arrays = shapes.arrays(batch, shape, executable.inputs)
         with semantics():
@@ -135,6 +141,6 @@ class XlaContext(Context):
                 pairs = shapes.pairs(batch.copies, self.capacity)
                 self.cache = executable.compiled_copy(self.capacity, len(pairs))(self.cache, pairs)
             self.cache, outputs = compiled(executable.weights, self.cache, arrays)
-        count = {"T": batch.tokens, "R": len(batch.out_rows)}
+        count = {"T": batch.tokens, "R": len(batch.out_rows), "S": len(batch.first)}
         # Cut off on the host: to do it on the device would compile a program for each number of rows.
         return {name: np.array(outputs[name])[: count[str(kind.rows)]] for name, kind in executable.outputs.items()}

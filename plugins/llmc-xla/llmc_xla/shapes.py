@@ -36,6 +36,7 @@ class Shape:
     Besides the cache there are two forms. Decoding has L = 1, N = R = T (R more if rows are repeated). Anything else has
     L = CHUNK, T at least CHUNK, N from T / CHUNK to T, and R one of N, T or more. All are powers of two, so steps of at most
     t tokens over at most w blocks of a sequence, rows unrepeated, have at most `bound(t, w)` shapes for a size of cache.
+    Whole sequences have no cache: there are `runs` of them, of at most W tokens.
     """
 
     tokens: int
@@ -44,17 +45,21 @@ class Shape:
     width: int
     rows: int
     capacity: int
+    runs: int = 0
 
     @staticmethod
-    def of(batch: Batch, capacity: int) -> Shape:
-        """The shape that a batch is filled up to."""
+    def of(batch: Batch, capacity: int, whole: bool = False) -> Shape:
+        """The shape that a batch is filled up to. whole: it is of whole sequences."""
         length = 1 if batch.lengths.max() == 1 else CHUNK
         tokens = power_of_two(batch.tokens, length)
         chunks = power_of_two(int((-(-batch.lengths // length)).sum()), tokens // length)
-        width = power_of_two(int((batch.first + batch.lengths - 1).max()) // BLOCK + 1, LEAST_WIDTH)
+        if whole:
+            width, capacity = power_of_two(int(batch.lengths.max()), CHUNK), 0
+        else:
+            width = power_of_two(int((batch.first + batch.lengths - 1).max()) // BLOCK + 1, LEAST_WIDTH)
         wanted = len(batch.out_rows)
         rows = next((size for size in (chunks, tokens) if wanted <= size), power_of_two(wanted))
-        return Shape(tokens, chunks, length, width, rows, capacity)
+        return Shape(tokens, chunks, length, width, rows, capacity, power_of_two(len(batch.first)) if whole else 0)
 
 
 def bound(tokens: int, width: int) -> int:
@@ -71,16 +76,28 @@ def arrays(batch: Batch, shape: Shape, inputs: Mapping[str, InputSpec]) -> dict[
 
     Tokens that are none are written to the sink, the block after the last; chunks and rows that are none repeat token 0.
     """
-    run, sink = batch.run, shape.capacity
-    block = batch.tables[run, batch.position // BLOCK]
     given = {name: batch.position if name == POSITION else batch.inputs[name] for name in inputs}
     return {
         "inputs": {name: _filled(given[name].astype(spec.dtype), shape.tokens) for name, spec in inputs.items()},
-        "block": _filled(block, shape.tokens, sink),
-        "slot": _filled(batch.position % BLOCK, shape.tokens),
+        **(_runs(batch, shape) if shape.runs else _slots(batch, shape)),
         "rows": _filled(batch.out_rows, shape.rows),
         "chunks": _chunks(batch, shape)._asdict(),  # plain dicts, so that whoever reads an export needs no type of ours
     }
+
+
+def _slots(batch: Batch, shape: Shape) -> dict[str, Any]:
+    """Where in the cache each token is written."""
+    block = batch.tables[batch.run, batch.position // BLOCK]
+    return {
+        "block": _filled(block, shape.tokens, shape.capacity),
+        "slot": _filled(batch.position % BLOCK, shape.tokens),
+    }
+
+
+def _runs(batch: Batch, shape: Shape) -> dict[str, Any]:
+    """The run of each token, one that is none for tokens that are none, and the first and last token of each run."""
+    first, last = (_filled(values.astype(np.int32), shape.runs) for values in (batch.starts[:-1], batch.starts[1:] - 1))
+    return {"runs": {"run": _filled(batch.run, shape.tokens, shape.runs), "first": first, "last": last}}
 
 
 def _chunks(batch: Batch, shape: Shape) -> Chunks:
@@ -93,12 +110,18 @@ def _chunks(batch: Batch, shape: Shape) -> Chunks:
     tokens = np.where(tokens < starts[run + 1, None], tokens, start[:, None]).astype(np.int32)
     place = base[batch.run] * length + np.arange(batch.tokens) - starts[batch.run]
     tables = np.full((shape.chunks, shape.width), shape.capacity, np.int32)
-    used = batch.tables[run, : shape.width]
-    tables[: len(run), : used.shape[1]] = np.where(used < 0, shape.capacity, used)
+    if shape.runs:
+        keys = np.broadcast_to(batch.lengths[run, None], tokens.shape)
+        tables[: len(run)] = starts[run, None] + np.minimum(np.arange(shape.width), batch.lengths[run, None] - 1)
+    else:
+        keys = batch.position[tokens] + 1
+        used = batch.tables[run, : shape.width]
+        tables[: len(run), : used.shape[1]] = np.where(used < 0, shape.capacity, used)
     return Chunks(
         _filled(tokens, shape.chunks),
         _filled(batch.position[tokens], shape.chunks),
         tables,
+        _filled(keys, shape.chunks, 1),
         _filled(place.astype(np.int32), shape.tokens),
     )
 

@@ -11,13 +11,14 @@ from llmc.conformance.formats import FORMATS, WEIGHTS
 from llmc.conformance.programs import Make, build, every_output
 from llmc.conformance.scores import SCORES
 from llmc.conformance.subject import Subject, subject
+from llmc.conformance.whole import WHOLE
 from llmc.errors import UnsupportedError
 from llmc.ir.op import OPS
 
 Key = tuple[str, ...]
-"""A case: its kind (op, score or weight) and name."""
+"""A case: its kind (op, score, whole or weight) and name."""
 
-FAMILIES = ("pointwise", "reductions", "views", "contractions", "norms", "attention")
+FAMILIES = ("pointwise", "reductions", "views", "contractions", "norms", "attention", "pooling")
 """Modules of `llmc.ir.ops`, in the order of the table."""
 
 HEAD = """# Backends
@@ -63,6 +64,8 @@ def page(names: list[str]) -> str:
         row(f"{family}: {', '.join(sorted(members))}", partial(_ops, members, refused))
     for name in SCORES:
         row(f"attention: {name}", lambda s, name=name: _yes(("score", name) not in refused[s.name]))  # type: ignore[misc]
+    for name in WHOLE:
+        row(f"whole sequences: {name}", lambda s, name=name: _yes(("whole", name) not in refused[s.name]))  # type: ignore[misc]
     for format in FORMATS:
         row(f"weights in {format}", partial(_format, format, refused))
     command = "python -m llmc.conformance " + " ".join(f"--backend {name}" for name in names) + " > docs/backends.md"
@@ -72,7 +75,7 @@ def page(names: list[str]) -> str:
 
 def refusals(tested: Subject) -> Iterator[tuple[Key, str]]:
     """Each case that the backend refuses, by kind and name, and what it says."""
-    kinds: list[tuple[str, Mapping[Any, Make]]] = [("op", CASES), ("score", SCORES), ("weight", WEIGHTS)]
+    kinds: list[tuple[str, Mapping[Any, Make]]] = [("op", CASES), ("score", SCORES), ("whole", WHOLE), ("weight", WEIGHTS)]
     for kind, cases in kinds:
         for name, make in cases.items():
             key = (kind, *name) if isinstance(name, tuple) else (kind, name)
@@ -87,7 +90,7 @@ def _yes(runs: bool) -> str:
 
 
 def _ops(members: list[str], refused: Refused, tested: Subject) -> str:
-    missing = sorted({op_of(key[1]) for key in refused[tested.name] if key[0] == "op"} & set(members))
+    missing = sorted({op_of(key[1]) for key in refused[tested.name] if key[0] in ("op", "whole")} & set(members))
     return "all" if not missing else f"all but {', '.join(missing)}"
 
 

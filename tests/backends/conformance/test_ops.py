@@ -5,6 +5,7 @@ import pytest
 from llmc.conformance.cases import CASES, op_of
 from llmc.conformance.forms import CACHE_BLOCKS, chunked, prefill, relative_error, same_rows
 from llmc.conformance.programs import build, exact, some_ids
+from llmc.conformance.whole import WHOLE
 from llmc.ir.op import OPS
 
 TOLERANCE = 5e-6
@@ -12,7 +13,7 @@ TOKENS = 39
 
 
 def test_every_op_of_the_dialect_has_a_case():
-    assert set(OPS) == {op_of(name) for name in CASES}
+    assert set(OPS) == {op_of(name) for name in (*CASES, *WHOLE)}
 
 
 @pytest.mark.parametrize("name", CASES)
