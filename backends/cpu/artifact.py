@@ -15,11 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from llmc.backends.cpu.build import KERNELS, SOURCE, Code
+from llmc.backends.cpu.targets import TARGETS, Target
 from llmc.errors import ArtifactError
 from llmc.ir.types import DTYPES, TensorType
-from llmc.runtime.contract import InputSpec
+from llmc.runtime.contract import POSITION, InputSpec
 
-FACTS_FILE, WEIGHTS_FILE, LIBRARY_FILE, BUILD_FILE = "executable.json", "weights.bin", "model.so", "build.sh"
+FACTS_FILE, WEIGHTS_FILE, LIBRARY_FILE = "executable.json", "weights.bin", "model.so"
+BUILD_FILE, MAIN_FILE = "build.sh", "main.c"
 MOST_ELEMENTS = 2**40
 """Of one entry; more is a damaged file."""
 
@@ -76,6 +79,8 @@ class Facts:
             sizes = [size for size in kind.shape if isinstance(size, int)]
             if not kind.streams or len(sizes) != len(kind.shape) - 1 or not _is_entry(kind.dtype, tuple(sizes)):
                 return f"outputs.{name} is no type of an output"
+        if self.target not in TARGETS:
+            return f"target: there is no '{self.target}'"
         for name in self.sources:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 return f"sources: '{name}' is no name of a file"
@@ -92,6 +97,23 @@ def mapped(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
 
 
+def texts(code: Code, facts: Facts) -> dict[str, str]:
+    """Every source by name: what the library is built from, the command for that, and a program in C that uses it."""
+    logits = facts.outputs.get("logits")
+    steps = logits is not None and logits.rows == "R" and not facts.whole_sequences
+    generates = steps and set(facts.inputs) <= {"input_ids", POSITION}
+    main = {MAIN_FILE: (KERNELS / MAIN_FILE).read_text()} if generates else {}
+    return {**code.texts, **main, BUILD_FILE: code.script}
+
+
+def read_code(folder: Path, target: Target) -> Code:
+    """The sources as they are now, files that a user has added among them. Raises ArtifactError if model.cpp is missing."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".cpp", ".h") and path.is_file())
+    found = read_sources(folder, (SOURCE, *(name for name in names if name != SOURCE)))
+    kernels = {name: text for name, text in found.items() if name.endswith(".cpp") and name != SOURCE}
+    return Code(found[SOURCE], kernels, {name: text for name, text in found.items() if name.endswith(".h")}, target)
+
+
 def read_sources(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     """The texts of source files. Raises ArtifactError if one is missing or no text."""
     texts = {}
@@ -103,13 +125,19 @@ def read_sources(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     return texts
 
 
-def write(folder: Path, facts: Facts, library: Path, weights: NDArray[np.uint8]) -> None:
+def write(folder: Path, facts: Facts, library: Path, weights: NDArray[np.uint8], build: str) -> None:
     """Write all but the sources."""
     facts.write(folder)
-    shutil.copyfile(library, folder / LIBRARY_FILE)
     weights.tofile(folder / WEIGHTS_FILE)
-    build = folder / BUILD_FILE
-    build.chmod(build.stat().st_mode | stat.S_IXUSR)
+    write_library(folder, library, build)
+
+
+def write_library(folder: Path, library: Path, build: str) -> None:
+    """Write the library, and the command that makes it."""
+    shutil.copyfile(library, folder / LIBRARY_FILE)
+    script = folder / BUILD_FILE
+    script.write_text(build, encoding="utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
 
 _spellings: dict[Path, list[tuple[int, int]]] = {}

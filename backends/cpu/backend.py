@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class CpuBackend(Backend):
     formats = ("f32", "f16", "bf16", "int8")
     lacks = dict.fromkeys(INT4, "its kernels multiply whole numbers of eight bits")
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
+    built = (artifact.LIBRARY_FILE,)
 
     def __init__(self, target: Target | None = None) -> None:
         self.target = target or best()
@@ -46,7 +48,6 @@ class CpuBackend(Backend):
         generator = Generator(program)
         code = print_code(generator, self.target)
         library = build(code)
-        texts = {**code.texts, artifact.BUILD_FILE: code.script}
         facts = Facts(
             abi=ABI,
             block=BLOCK,
@@ -55,9 +56,11 @@ class CpuBackend(Backend):
             inputs=input_specs(program),
             outputs={name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)},
             block_bytes=4 * sum(generator.caches.floats),
-            sources=tuple(texts),
             whole_sequences=program.whole_sequences,
+            sources=(),
         )
+        texts = artifact.texts(code, facts)
+        facts = dataclasses.replace(facts, sources=tuple(texts))
         return CpuExecutable(library, generator.packer.fill(), facts, lambda: texts)
 
     def open(self, folder: Path) -> CpuExecutable:
@@ -72,6 +75,19 @@ class CpuBackend(Backend):
             return CpuExecutable(library, weights, facts, lambda: artifact.read_sources(folder, facts.sources))
         except ToolchainError as error:
             raise ArtifactError(f"{error}; 'llmc rebuild' on the model's folder does that") from error
+
+    def rebuild(self, folder: Path, made: Path) -> list[str] | None:
+        facts = Facts.read(folder)
+        if (facts.abi, facts.block) != (ABI, BLOCK):
+            return None
+        code = artifact.read_code(folder, named(facts.target))
+        texts = artifact.texts(code, facts)
+        facts = dataclasses.replace(facts, sources=tuple(texts))
+        library = build(code)
+        CpuExecutable(library, artifact.mapped(folder), facts, lambda: texts)  # raises if they do not belong together
+        facts.write(made)
+        artifact.write_library(made, library, texts[artifact.BUILD_FILE])
+        return list(texts)
 
     def availability(self) -> Availability:
         try:

@@ -131,7 +131,7 @@ class CpuExecutable(Executable):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        artifact.write(folder, self.facts, self.path, self.weights)
+        artifact.write(folder, self.facts, self.path, self.weights, self._texts()[artifact.BUILD_FILE])
 
 
 class CpuContext(Context):

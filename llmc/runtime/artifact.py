@@ -73,15 +73,7 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
     """
     from llmc.plugins.registry import default
 
-    path = Path(folder)
-    try:
-        recover(path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: a save was cut off and cannot be taken back: {error}") from error
-    if not path.is_dir():
-        raise ArtifactError(f"{path}: there is no such folder")
-    if not (path / MANIFEST_FILE).exists() and (path / "config.json").exists():
-        raise ArtifactError(f"{path}: this model is not compiled yet; do it by llmc.compile, or llmc compile {path} -o FOLDER")
+    path = opened(folder)
     try:
         manifest = Manifest.read(path)
         info, records = read_facts(path, manifest)
@@ -107,6 +99,20 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
     _check_claims(path, info, lowered.executable)
     records = [*(record for record in records if record.key != LOWER), *lowered.records]
     return CompiledModel(program, lowered.executable, info, tokenizer, records)
+
+
+def opened(folder: Path | str) -> Path:
+    """The folder of a saved model. Raises ArtifactError if there is none."""
+    path = Path(folder)
+    try:
+        recover(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: a save was cut off and cannot be taken back: {error}") from error
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: there is no such folder")
+    if not (path / MANIFEST_FILE).exists() and (path / "config.json").exists():
+        raise ArtifactError(f"{path}: this model is not compiled yet; do it by llmc.compile, or llmc compile {path} -o FOLDER")
+    return path
 
 
 def _open(backend: Backend, name: str, folder: Path) -> Executable:

@@ -158,12 +158,16 @@ class Backend(ABC):
         """
         raise NotImplementedError
 
-    def rebuild(self, folder: Path) -> None:
-        """Make the files of `stored` again from the sources that stand beside them, which a user may have edited.
+    built: tuple[str, ...] = ()
+    """Those of `stored` that `rebuild` makes from the sources beside them."""
 
-        If an error is raised, nothing has changed. Raises ToolchainError with what the compiler said.
+    def rebuild(self, folder: Path, made: Path) -> list[str] | None:
+        """Make the files of `built` again from the sources in `folder`, which a user may have edited; write them to `made`.
+
+        Gives the names of the sources that they were made of; None if those are of another version of the backend, so that
+        the program is to be lowered again. Raises ToolchainError with what the compiler said.
         """
-        raise UnsupportedError(f"backend '{self.name}' has no sources that can be built again")
+        return None
 
     @abstractmethod
     def lower(self, program: Program) -> Executable:

@@ -60,6 +60,7 @@ class Manifest:
     records: list[dict[str, Any]]
     files: dict[str, dict[str, Any]]
     target: Target | None = None
+    version: int = VERSION
 
     def write(self, folder: Path) -> None:
         """Write it into the artifact's folder, in place of the one that is there, at once."""
@@ -80,14 +81,14 @@ class Manifest:
         if data.get("format") != FORMAT:
             raise ArtifactError(f"{path}: this is not the manifest of an llmc model")
         version = data.get("version")
-        if version != VERSION and not any_version:
+        if not isinstance(version, int) or (version != VERSION and not any_version):
             raise ArtifactError(
                 f"{path}: this is version {version!r}; version {VERSION} is needed. Run '{REBUILD} {folder}', which compiles "
                 "the program that is in it again"
             )
         try:
             target = None if data.get("target") is None else Target.from_json(data["target"])
-            manifest = Manifest(data["info"], data["records"], data["files"], target)
+            manifest = Manifest(data["info"], data["records"], data["files"], target, version)
         except KeyError as error:
             raise ArtifactError(f"{path}: {error} is missing") from error
         except ValueError as error:
@@ -129,9 +130,10 @@ class Manifest:
             raise ArtifactError(problem)
 
     def changed(self, folder: Path, under: str) -> list[str]:
-        """The files in a folder of the artifact that are missing, or not as they were written."""
-        verified = Verified(folder)
-        return [n for n in self.files if n.startswith(f"{under}/") and self._problem(folder, n, verified)]
+        """The files in a folder of the artifact that are missing, or not as they were written, by their paths in it."""
+        verified, prefix = Verified(folder), f"{under}/"
+        names = [name for name in self.files if name.startswith(prefix)]
+        return [name.removeprefix(prefix) for name in names if self._problem(folder, name, verified)]
 
     def _problem(self, folder: Path, name: str, verified: Verified | None) -> str:
         """What is wrong with a file, or nothing. verified None: only its size is looked at."""

@@ -19,6 +19,7 @@ from llmc.pipeline.base import PassRecord
 from llmc.plugins import registry
 from llmc.runtime import replace
 from llmc.runtime.artifact import load, save
+from llmc.runtime.contract import Backend
 from llmc.runtime.manifest import describe
 from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.tokenizer import Tokenizer
@@ -34,10 +35,8 @@ RECORD = PassRecord("fuse", 0.25, 3, [("layers.0", "too narrow")], ["merged two"
 def model(toy, monkeypatch):
     """A compiled model whose backend, "toy" or "other", the registry knows."""
 
-    class Toys:
-        lowered = []
-
-        stored = ()
+    class Toys(Backend):
+        name, lowered = "toy", []
 
         def backend(self, name, lowers=True):
             self.lowered.append(name)

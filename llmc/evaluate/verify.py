@@ -1,0 +1,260 @@
+"""A backend beside the reference, op by op: which op is the first that computes something else, where it is from, who made it.
+
+Every op is an island: it is given the reference's values, so that its error is its own and none is handed down, and a small
+difference before a rounding does not become a large one after it. All islands of a program are lowered together and run in one
+step; and again token by token, since backends have other kernels for one row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.fx import Node
+
+from llmc.errors import InputError
+from llmc.ir import ops
+from llmc.ir.edit import Editor
+from llmc.ir.module import SequenceContext, run_node
+from llmc.ir.program import Program, origin_of, type_of
+from llmc.ir.segment import segment
+from llmc.ir.types import Origin, TensorType
+from llmc.runtime.contract import Backend, Batch, Executable
+from llmc.runtime.generate import check_prompts
+from llmc.runtime.lowering import lower
+from llmc.runtime.sequences import Sequences, blocks_for
+
+if TYPE_CHECKING:
+    from llmc.runtime.model import CompiledModel
+
+TOKENS = 40
+"""How many ids are tried if none are given: more than a block of the cache."""
+
+TOLERANCE, ROUNDED = 1e-4, 1e-2
+"""Of an op in float32; and where activations are rounded, when a last bit decides which way."""
+
+WHOLE, WHOLE_ROUNDED = 1e-3, 2e-1
+"""Of the outputs of the whole model, to which the errors of all ops add up."""
+
+Values = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """An op. error: the largest difference over the largest magnitude of the reference; infinite where only one is a number."""
+
+    node: str
+    op: str
+    origin: Origin
+    error: float
+    tolerance: float
+
+    @property
+    def diverges(self) -> bool:
+        return not self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        made = f", made by pass {self.origin.passes[-1]}" if self.origin.passes else ""
+        where = f" of {self.origin.module}" if self.origin.module else ""
+        line = f" ({self.origin.source})" if self.origin.source else ""
+        return f"{self.node} = {self.op}{where}{line}{made}: error {self.error:.1e}, {self.tolerance:.0e} is allowed"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found. ops: in the program's order. outputs: error of each output of the model as it runs, by name.
+
+    remark: what to make of it if the outputs diverge and no op does.
+    """
+
+    backend: str
+    tokens: int
+    ops: list[Check]
+    outputs: dict[str, float]
+    tolerance: float
+    remark: str = ""
+
+    @property
+    def first(self) -> Check | None:
+        """The first op that diverges."""
+        return next((check for check in self.ops if check.diverges), None)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no op diverges, nor any output."""
+        return self.first is None and all(error <= self.tolerance for error in self.outputs.values())
+
+    def worst(self) -> dict[str, Check]:
+        """The check with the largest error, by op."""
+        found: dict[str, Check] = {}
+        for check in self.ops:
+            if check.op not in found or not check.error <= found[check.op].error:
+                found[check.op] = check
+        return found
+
+
+def verify(model: CompiledModel, ids: Sequence[int] | None = None, backend: Backend | None = None) -> Verification:
+    """Compare a model's backend with the reference, on token ids (pseudo-random by default).
+
+    backend: another than the model's own; the program is then lowered for it. Raises InputError for ids that the model cannot
+    take, ArtifactError if the program has to be read and is damaged, UnsupportedError or ToolchainError as `lower` does.
+    """
+    from llmc.plugins.registry import default
+
+    info, program = model.info, model.program
+    if "input_ids" not in program.inputs:
+        raise InputError("only programs that read token ids can be verified")
+    count = min(TOKENS, info.max_context)
+    given = np.random.default_rng(0).integers(0, info.vocab_size, count).tolist() if ids is None else ids
+    [tokens] = check_prompts([given], info.vocab_size, info.max_context)
+    name = info.backend if backend is None else backend.name
+    executable = model.executable
+    if backend is None:
+        backend = default().backend(name)
+        backend = backend.for_target(executable.target) if executable.target else backend
+    else:
+        executable = lower(backend, name, program).executable
+    values = reference(program, tokens)
+    separated = islands(program)
+    known = {node.name: values[node.name] for node in program.nodes}
+    given_values = {inside(n): value for n, value in known.items() if inside(n) in separated.inputs}
+    found = run(lower(backend, name, separated).executable, tokens, given_values)
+    checks = [
+        Check(node.name, node.target.name, origin_of(node), worst(found, node.name, values[node.name]), tolerance(node))  # type: ignore[union-attr]
+        for node in program.nodes
+        if node.name in found[0]
+    ]
+    rounded = any(check.tolerance > TOLERANCE for check in checks)
+    outputs = compare(program, run(executable, tokens), values)
+    report = Verification(name, len(tokens), checks, outputs, WHOLE_ROUNDED if rounded else WHOLE)
+    if report.agrees or report.first:
+        return report
+    return dataclasses.replace(report, remark=_explain(report, program, backend, name, tokens, values))
+
+
+def _explain(report: Verification, program: Program, backend: Backend, name: str, tokens: list[int], values: Values) -> str:
+    """Each op alone is right, and the whole is not."""
+    again = compare(program, run(lower(backend, name, program).executable, tokens), values)
+    if all(value <= report.tolerance for value in again.values()):
+        return "what runs is not what its program is lowered to: were its sources edited?"
+    shown = {node.name: node for node in program.nodes if type_of(node).rows == "T"}
+    found = run(lower(backend, name, segment(program, {}, shown)).executable, tokens)
+    wrong = next((node for n, node in shown.items() if not worst(found, n, values[n]) <= report.tolerance), None)
+    where = f"the first wrong value is {wrong.name} of {origin_of(wrong)}" if wrong else "no value before the outputs is wrong"
+    return f"each op alone is right, and all together are not (memory shared too early, a barrier missing): {where}"
+
+
+def tolerance(node: Node) -> float:
+    """The error that an op may have."""
+    return TOLERANCE if node.kwargs.get("activations", "float32") == "float32" else ROUNDED
+
+
+def inside(name: str) -> str:
+    """The input of the islands that carries a node's value."""
+    return f"value_{name}"
+
+
+def islands(program: Program) -> Program:
+    """Every op by itself, as one program: a value that an op reads is an input, a value that it computes an output.
+
+    Whole numbers and truth values are not cut: they are handed on, and compared as they come. Selections of rows are left out;
+    every token has a row of everything.
+    """
+    editor = Editor()
+    editor.weights = dict(program.weights)
+    made: dict[Node, Any] = {}
+    given: dict[Node, Node] = {}
+
+    def operand(arg: Any) -> Any:
+        if not isinstance(arg, Node):
+            return arg
+        value = made[arg]
+        kind = type_of(value)
+        if arg.op != "call_function" or kind.dtype != "float32" or kind.rows != "T":
+            return value
+        if arg not in given:
+            given[arg] = editor.input(inside(arg.name), TensorType(kind.dtype, kind.shape))
+        return given[arg]
+
+    results: dict[str, Node] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            made[node] = editor.input(str(node.target), type_of(node))
+        elif node.op == "get_attr":
+            made[node] = editor.named_weight(str(node.target))
+        elif node.op == "call_function" and node.target is ops.select_rows:
+            made[node] = made[node.args[0]]
+        elif node.op == "call_function":
+            editor.origin = origin_of(node)
+            made[node] = editor.named_op(node.name, node.target, *map(operand, node.args), **node.kwargs)
+            if type_of(made[node]).streams:
+                results[node.name] = made[node]
+    editor.outputs = tuple(results)
+    editor.graph.output(tuple(results.values()))
+    return editor.finish()
+
+
+def reference(program: Program, tokens: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """The value of every node for one sequence, by name, by the semantics of the dialect, with one weight at a time."""
+    position = torch.arange(len(tokens))
+    context = SequenceContext(position, position)
+    inputs = {"input_ids": torch.tensor(list(tokens)), "position": position}
+    values: dict[Node, Any] = {}
+    with torch.no_grad():
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = inputs[str(node.target)]
+            elif node.op == "call_function":
+                weights = {arg: program.weight(arg).evaluate() for arg in node.all_input_nodes if arg.op == "get_attr"}
+                values[node] = run_node(node, {**values, **weights}, context)
+    return {node.name: value.numpy() for node, value in values.items()}
+
+
+def run(executable: Executable, tokens: Sequence[int], values: Values | None = None) -> list[dict[str, NDArray[Any]]]:
+    """All outputs for all tokens, `[T, ...]`: of one step, and of a step for each token. values: inputs besides the ids.
+
+    A program over whole sequences has one step only, and may give `[1, ...]`.
+    """
+    if executable.whole_sequences:
+        given = {"input_ids": np.array(tokens), **(values or {})}
+        outputs = executable.context(1).step(Batch.of_sequences({name: [given[name]] for name in given}))
+        return [{name: np.asarray(value) for name, value in outputs.items()}]
+    blocks, found = blocks_for(len(tokens)), []
+    for width in (len(tokens), 1):
+        context = executable.context(blocks)
+        sequences = Sequences(blocks)
+        one = sequences.create()
+        parts = []
+        for start in range(0, len(tokens), width):
+            batch = sequences.batch([(one, tokens[start : start + width])], ["all"])
+            more = {n: np.ascontiguousarray(value[start : start + width]) for n, value in (values or {}).items()}
+            outputs = context.step(dataclasses.replace(batch, inputs={**batch.inputs, **more}))
+            parts.append({name: np.asarray(value) for name, value in outputs.items()})
+        context.close()
+        found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return found
+
+
+def compare(program: Program, found: Sequence[Values], values: Values) -> dict[str, float]:
+    """The error of each output of a program."""
+    return {name: worst(found, name, values[node.name]) for name, node in zip(program.outputs, program.results, strict=True)}
+
+
+def worst(found: Sequence[Values], name: str, expected: NDArray[Any]) -> float:
+    """The larger error of a value that was computed in several ways."""
+    return max(error(values[name], expected) for values in found)
+
+
+def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference over the largest magnitude that was expected."""
+    a, b = found.astype(np.float64), np.broadcast_to(expected, found.shape).astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return float("inf")
+    largest, difference = np.abs(b[finite]).max(initial=0.0), np.abs(a[finite] - b[finite]).max(initial=0.0)
+    return float(difference / largest) if largest else float(difference)

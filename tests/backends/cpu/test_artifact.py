@@ -1,0 +1,334 @@
+"""What the CPU backend keeps of a model: opened without torch, refused if it does not fit, rebuilt from edited sources."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import llmc
+from llmc.backends.cpu import artifact
+from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.executable import open_library
+from llmc.errors import ArtifactError, ToolchainError
+from llmc.ir import ops
+from llmc.ir.score import CAUSAL, SCORE
+from llmc.runtime import processor
+from llmc.runtime.manifest import Manifest, describe
+from llmc.runtime.model import CompiledModel, ModelInfo
+from llmc.runtime.rebuild import rebuild
+from llmc.runtime.tokenizer import Tokenizer
+from tests.backends.cpu.programs import program, table, weight
+
+ROOT = Path(__file__).parents[3]
+TOKENIZER = Tokenizer(ROOT / "examples" / "tiny_lm" / "model")
+VOCAB = TOKENIZER.vocab_size
+IDS = [(7 * i) % VOCAB for i in range(40)]
+
+
+def generating(editor, ids):
+    """Attention over embeddings of ids and positions, and logits of the rows asked for."""
+    x = table(editor, ids, size=8, rows=VOCAB)
+    x = editor.op(ops.add, x, table(editor, editor.input("position"), "places", rows=90))
+    heads = editor.op(ops.reshape, x, shape=(2, 4))
+    mixed = editor.op(ops.attention, heads, heads, heads, scale=0.5, score=SCORE, admits=CAUSAL)
+    rows = editor.op(ops.select_rows, editor.op(ops.reshape, mixed, shape=(8,)))
+    return editor.op(ops.linear, editor.op(ops.silu, rows), weight(editor, "head", VOCAB, 8))
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = program(generating)
+    info = ModelInfo("small", VOCAB, 90, backend="cpu", threads=1)
+    return CompiledModel(made, CpuBackend().lower(made), info, TOKENIZER)
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    model.save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def change(folder, name, edit, listed=True):
+    """Edit a file of the artifact as a text, and what the manifest says of it."""
+    path = folder / name
+    path.write_text(edit(path.read_text()))
+    if listed:
+        list_as_it_is(folder, name)
+
+
+def list_as_it_is(folder, name):
+    """Have the manifest describe a file that was changed."""
+    manifest = Manifest.read(folder)
+    manifest.files[name] = describe(folder / name)
+    manifest.write(folder)
+
+
+def change_facts(folder, **fields):
+    change(folder, "executable/executable.json", lambda text: json.dumps({**json.loads(text), **fields}))
+
+
+def logits(model):
+    return model([IDS])[0]
+
+
+def test_opened_model_gives_the_same_bits_with_weights_mapped(model, saved):
+    loaded = llmc.load(saved)
+    assert np.array_equal(logits(loaded), logits(model))
+    assert isinstance(loaded.executable.weights, np.memmap) and loaded.executable.weights.mode == "r"
+    assert loaded.executable.sources() == model.executable.sources()
+    assert loaded.source() == (saved / "executable" / "model.cpp").read_text()
+    assert str(loaded.program) == str(model.program)
+
+
+def test_loading_and_generating_imports_no_torch(saved):
+    code = (
+        f"import llmc, sys; print(llmc.load({str(saved)!r}).generate('def', max_new_tokens=3).tokens)\n"
+        "print([name for name in ('torch', 'transformers', 'networkx', 'safetensors') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split("\n")[:2] == [str(llmc.load(saved).generate("def", max_new_tokens=3).tokens), "[]"]
+
+
+def test_loading_needs_no_compiler(model, saved, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
+def test_processor_is_checked_before_anything_is_opened(saved, monkeypatch):
+    for path in saved.rglob("*"):
+        if path.is_file() and path.name != "manifest.json":
+            path.unlink()
+    has = CpuBackend().target
+    monkeypatch.setattr(processor, "extensions", lambda: frozenset({"sse2"}))
+    with pytest.raises(ArtifactError, match=rf"compiled for {has.name}, but .*{has.needs[0]}.*; 'llmc rebuild .*/m' compiles"):
+        llmc.load(saved)
+
+
+def test_machine_of_another_kind_is_refused(saved, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(ArtifactError, match=r"it is for .* and this is riscv64; 'llmc rebuild"):
+        llmc.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"abi": 1}, "interface version 1 .*llmc rebuild"),
+        ({"block": 16}, "cache blocks of 16 .*llmc rebuild"),
+        ({"abi": "4"}, "executable.json: malformed: abi"),
+        ({"extra": 1}, "malformed: extra"),
+        ({"inputs": {"input_ids": {"dtype": "int64", "shape": [-1], "limit": None}}}, "inputs.input_ids"),
+        ({"inputs": {"input_ids": {"dtype": "int64", "shape": [], "limit": None}}}, "inputs and outputs are not those"),
+        ({"outputs": {"logits": {"dtype": "float32", "shape": ["R", 2**60]}}}, "outputs.logits is no type"),
+        ({"outputs": {"logits": {"dtype": "float32", "shape": ["R", 4]}}}, "inputs and outputs are not those"),
+        ({"outputs": {"logits": {"dtype": "float99", "shape": ["R", 4]}}}, "outputs.logits is no type"),
+        ({"outputs": {}}, "no outputs"),
+        ({"sources": ["../../secret"]}, "no name of a file"),
+        ({"target": "avx9000"}, "there is no 'avx9000'"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused(saved, fields, message):
+    change_facts(saved, **fields)
+    with pytest.raises(ArtifactError, match=message):
+        llmc.load(saved)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.so", "executable.json", "model.cpp"])
+def test_file_that_is_missing_cut_or_changed_is_named(saved, name):
+    path = saved / "executable" / name
+    data = path.read_bytes()
+    for damaged in (None, data[:-1], bytes([data[0] ^ 1]) + data[1:]):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=name):
+            llmc.load(saved)
+
+
+def test_weights_of_another_size_are_refused_though_the_manifest_lists_them(saved):
+    (saved / "executable" / "weights.bin").write_bytes(bytes(64))
+    list_as_it_is(saved, "executable/weights.bin")
+    with pytest.raises(ArtifactError, match="bytes of packed weights, and there are"):
+        llmc.load(saved)
+
+
+def test_file_that_the_backend_opens_must_be_listed(saved):
+    manifest = Manifest.read(saved)
+    del manifest.files["executable/model.so"]
+    manifest.write(saved)
+    with pytest.raises(ArtifactError, match=r"executable/model\.so is not listed"):
+        llmc.load(saved)
+
+
+def test_library_that_is_none_is_refused(saved):
+    (saved / "executable" / "model.so").write_bytes(b"no library")
+    list_as_it_is(saved, "executable/model.so")
+    with pytest.raises(ArtifactError, match=r"cannot load the compiled model: .*llmc rebuild"):
+        llmc.load(saved)
+
+
+def test_program_that_was_exchanged_is_noticed_when_it_is_asked_for(saved):
+    change(saved, "program/program.json", lambda text: text.replace('"logits"', '"others"'))
+    loaded = llmc.load(saved)
+    with pytest.raises(ArtifactError, match="not the program that executable/ was made from"):
+        loaded.explain()
+
+
+def test_damaged_weights_of_the_program_are_noticed_when_it_is_asked_for(model, saved):
+    path = saved / "program" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    loaded = llmc.load(saved)
+    assert np.array_equal(logits(loaded), logits(model))
+    for ask in (loaded.explain, loaded.graph, lambda: loaded.save(saved.with_name("n"))):
+        with pytest.raises(ArtifactError, match=r"weights\.safetensors: its content"):
+            ask()
+    assert [path.name for path in saved.parent.iterdir()] == ["m"]
+
+
+def test_model_that_is_loaded_stays_while_another_takes_its_place(model, saved):
+    """The linker would give the old library under the old name."""
+    before = llmc.load(saved)
+    other = program(lambda e, ids: e.op(ops.mul, generating(e, ids), 2.0))
+    CompiledModel(other, CpuBackend().lower(other), model.info, TOKENIZER).save(saved)
+    after = llmc.load(saved)
+    assert np.array_equal(logits(after), 2 * logits(model))
+    assert np.array_equal(logits(before), logits(model))
+    after.save(saved)
+    assert np.array_equal(logits(after), logits(llmc.load(saved)))
+
+
+@pytest.mark.parametrize("compiler", ["cc", "./build.sh"])
+def test_c_program_of_the_artifact_generates_what_python_does(saved, compiler):
+    """Built with the library of the artifact, and with one that its script makes."""
+    home = saved / "executable"
+    expected = llmc.load(saved).generate(IDS, max_new_tokens=20).tokens
+    if compiler != "cc":
+        (home / "model.so").unlink()
+        subprocess.run([home / "build.sh"], check=True)
+    words = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "main.c", "./model.so", "-o", "main"]
+    subprocess.run(words, cwd=home, check=True)
+    done = subprocess.run(["./main", "20", *map(str, IDS)], cwd=home, capture_output=True, text=True, check=True)
+    assert [int(line) for line in done.stdout.split()] == expected
+    for arguments, message in ((["5"], "usage"), (["5", str(VOCAB)], "vocabulary"), (["-5", "1"], "COUNT")):
+        done = subprocess.run(["./main", *arguments], cwd=home, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and message in done.stderr
+    (home / "weights.bin").write_bytes(b"short")
+    done = subprocess.run(["./main", "1", "1"], cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "weights.bin: is not the file" in done.stderr
+
+
+def test_model_without_logits_has_no_c_program():
+    executable = CpuBackend().lower(program(lambda e, ids: table(e, ids), names=("hidden",)))
+    assert artifact.MAIN_FILE not in executable.sources()
+
+
+# ---- rebuild
+
+
+def double(text):
+    """model.cpp that gives twice the logits."""
+    end = "}\n\n}  // namespace"
+    assert text.count(end) == 1
+    loop = f"    step.barrier(team);\n    if (team.id == 0) for (int64_t i = 0; i < R * {VOCAB}; i++) output_logits[i] *= 2;\n"
+    return text.replace(end, loop + end)
+
+
+def test_edited_source_is_refused_until_it_is_rebuilt_and_then_runs(model, saved):
+    change(saved, "executable/model.cpp", double, listed=False)
+    with pytest.raises(ArtifactError, match=r"model\.cpp: its size .*'llmc rebuild .*m' makes the library from sources"):
+        llmc.load(saved)
+    before = [path.name for path in saved.parent.iterdir()]
+    done = rebuild(saved)
+    assert (done.lowered, done.edited, done.target) == (False, ("model.cpp",), model.executable.target)
+    assert np.array_equal(logits(llmc.load(saved)), 2 * logits(model))
+    assert [path.name for path in saved.parent.iterdir()] == before
+    assert rebuild(saved).edited == ()
+    (saved / "executable" / "model.cpp").write_text(model.source())
+    rebuild(saved)
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
+def test_edited_kernel_and_a_new_header_are_compiled(model, saved):
+    home = saved / "executable"
+    (home / "mine.h").write_text("#define MINE 3\n")
+    included = '#pragma once\n#include "mine.h"'
+    change(saved, "executable/core.h", lambda text: text.replace("#pragma once", included), listed=False)
+    change(saved, "executable/model.cpp", lambda text: double(text).replace("*= 2;", "*= MINE;"), listed=False)
+    assert rebuild(saved).edited == ("core.h", "model.cpp")
+    assert np.array_equal(logits(llmc.load(saved)), 3 * logits(model))
+    assert "executable/mine.h" in Manifest.read(saved).files
+
+
+def test_what_the_compiler_says_is_shown_and_nothing_has_changed(saved):
+    change(saved, "executable/model.cpp", lambda text: text + "int x = no_such_name;\n", listed=False)
+    before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
+    with pytest.raises(ToolchainError, match=r"model\.cpp:\d+.*\n?.*no_such_name"):
+        rebuild(saved)
+    assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["m"]
+
+
+def test_edit_that_changes_the_interface_is_refused(saved):
+    change(saved, "executable/model.cpp", lambda text: text.replace("WEIGHT_BYTES = ", "WEIGHT_BYTES = 1"), listed=False)
+    with pytest.raises(ArtifactError, match="bytes of packed weights"):
+        rebuild(saved)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "model.so", "executable.json"])
+def test_damaged_file_is_made_again(model, saved, name):
+    (saved / "executable" / name).write_bytes(b"damaged")
+    done = rebuild(saved)
+    assert done.lowered == (name != "model.so") and not done.edited
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
+def test_another_target_is_lowered_again_and_kept(model, saved):
+    assert rebuild(saved, target="portable").lowered
+    loaded = llmc.load(saved)
+    assert loaded.executable.target == "portable" and loaded.info.target == "portable"
+    np.testing.assert_allclose(logits(loaded), logits(model), rtol=1e-4, atol=1e-5)
+    assert not rebuild(saved).lowered
+    assert llmc.load(saved).executable.target == "portable"
+
+
+def test_code_for_another_processor_is_lowered_for_this_one(model, saved):
+    data = json.loads((saved / "manifest.json").read_text())
+    data["target"]["needs"] = ["something"]
+    (saved / "manifest.json").write_text(json.dumps(data))
+    done = rebuild(saved)
+    assert done.lowered and done.target == model.executable.target
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
+def test_model_of_another_version_is_lowered_again(model, saved):
+    data = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps({**data, "version": 1}))
+    with pytest.raises(ArtifactError, match=r"version 1; version 2 is needed. Run 'llmc rebuild"):
+        llmc.load(saved)
+    assert rebuild(saved).lowered
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
+def test_edits_are_not_overwritten_without_being_asked(model, saved):
+    change(saved, "executable/model.cpp", double, listed=False)
+    with pytest.raises(ArtifactError, match=r"model\.cpp was edited, and would be lost: .* --force"):
+        rebuild(saved, target="portable")
+    assert rebuild(saved, target="portable", force=True).edited == ("model.cpp",)
+    np.testing.assert_allclose(logits(llmc.load(saved)), logits(model), rtol=1e-4, atol=1e-5)
+
+
+def test_damaged_program_is_not_lowered(saved):
+    path = saved / "program" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors: its content"):
+        rebuild(saved, target="portable")
+
+
+def test_library_opened_twice_is_opened_once_and_a_new_file_of_its_name_is_another(saved):
+    path = saved / "executable" / "model.so"
+    names = {open_library(path)._name for _ in range(2)}
+    shutil.copyfile(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+    assert len(names) == 1 and open_library(path)._name not in names
