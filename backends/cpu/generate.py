@@ -40,7 +40,8 @@ class Generator:
     """Walks the nodes, places their values and collects statements; `llmc.backends.cpu.source` prints them.
 
     inputs, outputs: the caller's memory in the order of the C interface; buffers: memory in the arena, `arena` bytes a row.
-    kernels: for each instantiation of a kernel that is compiled apart, its header and what it needs before that.
+    orders: of the choices of experts, by the node that chose. kernels: for each instantiation of a kernel that is compiled
+    apart, its header and what it needs before that.
     prologue, body, epilogue: statements before, in and after the loop over layers; carried: what goes from layer to layer.
     """
 
@@ -50,6 +51,7 @@ class Generator:
         self.buffers: list[Buffer] = []
         self.functors: dict[tuple[str, str], tuple[str, str]] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
+        self.orders: dict[Node, tuple[Location, Location]] = {}
         self.loop: LayerLoop | None = None
         self.prologue: list[Statement] = []
         self.body: list[Statement] = []
@@ -144,9 +146,9 @@ class Generator:
             return self.loop.weights(node, slot)
         return [str(node.args[slot].target)]  # type: ignore[union-attr]
 
-    def parts(self, node: Node, slot: int, layout: str) -> list[str]:
-        """The addresses of all parts of a weight in a layout: `layer.q_proj`, `layer.q_proj_scale`."""
-        return self.members.take(self.weights(node, slot), layout)
+    def parts(self, node: Node, slot: int, layout: str, experts: int = 1) -> list[str]:
+        """The addresses of all parts of a weight in a layout: `layer.q_proj`, `layer.q_proj_scale`; of the first expert."""
+        return self.members.take(self.weights(node, slot), layout, experts)
 
     def plain(self, node: Node, slot: int) -> str:
         """The address of a weight as it is computed with."""

@@ -31,14 +31,17 @@ class Members:
         self.model: list[Member] = []
         self.layer: list[Member] = []
         self._names = {kind: Names(RESERVED) for kind in ("model", "layer")}
-        self._known: dict[tuple[tuple[str, ...], str], list[str]] = {}
+        self._known: dict[tuple[tuple[str, ...], str, int], list[str]] = {}
 
-    def take(self, weights: Sequence[str], layout: str) -> list[str]:
-        """The C++ of each part of a weight: of one for all (`model.head`), or of each layer's own (`layer.q_proj`)."""
+    def take(self, weights: Sequence[str], layout: str, experts: int = 1) -> list[str]:
+        """The C++ of each part of a weight: of one for all (`model.head`), or of each layer's own (`layer.q_proj`).
+
+        experts: whose matrices it holds; the parts are the first expert's, and the statement adds `stride` for the others.
+        """
         weights = tuple(weights) if len(set(weights)) > 1 else (weights[0],)
-        if (weights, layout) not in self._known:
+        if (weights, layout, experts) not in self._known:
             kind, members = ("model", self.model) if len(weights) == 1 else ("layer", self.layer)
-            columns = list(zip(*(self.packer.pack(name, layout) for name in weights), strict=True))
+            columns = list(zip(*(self.packer.pack(name, layout, experts) for name in weights), strict=True))
             if any(len({(part.ctype, part.suffix) for part in column}) != 1 for column in columns):
                 raise AssertionError(f"layers store a weight in different ways: {', '.join(weights)}")
             suffixes = [column[0].suffix for column in columns]
@@ -48,8 +51,8 @@ class Members:
                 offsets = tuple(part.offset for part in column)
                 note = whose + self._note(weights[0], column[0])
                 members.append(Member(column[0].ctype, base + column[0].suffix, note, offsets))
-            self._known[weights, layout] = [f"{kind}.{base}{suffix}" for suffix in suffixes]
-        return self._known[weights, layout]
+            self._known[weights, layout, experts] = [f"{kind}.{base}{suffix}" for suffix in suffixes]
+        return self._known[weights, layout, experts]
 
     def _note(self, name: str, part: Part) -> str:
         """What a pointer leads to: `int8[512, 256]`, `scales of int8[512, 256]`, `float32 of bf16[256]`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from llmc.backends.cpu.plan import ALIGNMENT, CTYPES, ITEM_BYTES
 from llmc.ir.formats import Dense
 from llmc.ir.program import Program
+from llmc.ir.weights import Sliced, Weight
 
 LANES, K_GROUP = 16, 32
 """Outputs in a panel of float32; what K of an int8 row is filled up to a multiple of (`LANES`, `padded` in the kernels)."""
@@ -21,11 +22,15 @@ LANES, K_GROUP = 16, 32
 
 @dataclass(frozen=True)
 class Part:
-    """A pointer of the generated structs: C type, what its name ends in, and where it points to in the packed weights."""
+    """A pointer of the generated structs: C type, what its name ends in, and where it points to in the packed weights.
+
+    each: bytes from one expert's to the next's, where the weight is one of experts.
+    """
 
     ctype: str
     suffix: str
     offset: int
+    each: int
 
 
 def padded(columns: int) -> int:
@@ -60,7 +65,7 @@ class Packer:
     def __init__(self, program: Program) -> None:
         self.program, self.size = program, 0
         self._multiplied = {str(node.args[1].target) for node in program.find("linear")}  # type: ignore[union-attr]
-        self._copies: dict[tuple[str, str], list[Part]] = {}
+        self._copies: dict[tuple[str, str, int], list[Part]] = {}
 
     def product_layout(self, names: Sequence[str]) -> str:
         """How linear layers read these weights, which have one format."""
@@ -71,10 +76,11 @@ class Packer:
         layout = self.product_layout(names)
         return layout if layout == "int8" or all(name in self._multiplied for name in names) else "plain"
 
-    def pack(self, name: str, layout: str) -> list[Part]:
-        """The parts of a weight in a layout; the same for all who ask."""
-        if (name, layout) not in self._copies:
-            weight = self.program.weights[name]
+    def pack(self, name: str, layout: str, experts: int = 1) -> list[Part]:
+        """The parts of a weight in a layout; the same for all who ask. experts: it holds the matrices of so many, by rows."""
+        if (name, layout, experts) not in self._copies:
+            whole = self.program.weights[name]
+            weight = Sliced(whole, 0, whole.shape[0] // experts) if experts > 1 else whole
             if layout == "int8":
                 rows, columns = weight.shape
                 sizes = [("const int8_t*", "", rows * padded(columns)), ("const float*", "_scale", rows * 4)]
@@ -83,29 +89,36 @@ class Packer:
             else:
                 dtype = weight.type.dtype
                 sizes = [(f"const {CTYPES[dtype]}*", "", math.prod(weight.shape) * ITEM_BYTES[dtype])]
-            self._copies[name, layout] = [Part(ctype, suffix, self._reserve(size)) for ctype, suffix, size in sizes]
-        return self._copies[name, layout]
+            self._copies[name, layout, experts] = [self._reserve(*size, experts) for size in sizes]
+        return self._copies[name, layout, experts]
 
-    def _reserve(self, size: int) -> int:
-        offset = self.size
-        self.size += -(-size // ALIGNMENT) * ALIGNMENT
-        return offset
+    def _reserve(self, ctype: str, suffix: str, size: int, experts: int) -> Part:
+        offset, each = self.size, -(-size // ALIGNMENT) * ALIGNMENT
+        self.size += each * experts
+        return Part(ctype, suffix, offset, each)
 
     def fill(self) -> NDArray[np.uint8]:
         """All copies: uint8, aligned to 64 bytes."""
         raw = np.zeros(self.size + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         memory = raw[start : start + self.size]
-        for (name, layout), parts in self._copies.items():
-            weight = self.program.weights[name]
-            if layout == "int8":
-                stored = weight.parts()
-                tensors = [padded_rows(stored["values"]), stored["scale"]]
-            else:
-                value = weight.evaluate()
-                tensors = [panels(value) if layout == "panels" else value]
-            for part, tensor in zip(parts, tensors, strict=True):
-                flat = tensor.contiguous().view(-1)
-                data = (flat.to(torch.uint8) if flat.dtype == torch.bool else flat).numpy().view(np.uint8)
-                memory[part.offset : part.offset + data.size] = data
+        for (name, layout, experts), parts in self._copies.items():
+            whole = self.program.weights[name]
+            rows = whole.shape[0] // experts if whole.shape else 0
+            for expert in range(experts):
+                weight = Sliced(whole, expert * rows, (expert + 1) * rows) if experts > 1 else whole
+                for part, tensor in zip(parts, packed(weight, layout), strict=True):
+                    flat = tensor.contiguous().view(-1)
+                    data = (flat.to(torch.uint8) if flat.dtype == torch.bool else flat).numpy().view(np.uint8)
+                    start = part.offset + expert * part.each
+                    memory[start : start + data.size] = data
         return memory
+
+
+def packed(weight: Weight, layout: str) -> list[Tensor]:
+    """The numbers of each part of a layout."""
+    if layout == "int8":
+        stored = weight.parts()
+        return [padded_rows(stored["values"]), stored["scale"]]
+    value = weight.evaluate()
+    return [panels(value) if layout == "panels" else value]

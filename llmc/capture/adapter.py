@@ -1,4 +1,4 @@
-"""Models of the `transformers` library: one attention op a layer, through the library's own attention interfaces."""
+"""Models of the `transformers` library: attentions and products with chosen experts are one op each, by its interfaces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from llmc.capture.axes import Builder
 from llmc.capture.rules.attention import attend
+from llmc.capture.rules.experts import expert_product
 from llmc.errors import CaptureError
 from llmc.ir.score import FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
 
 NAME = "llmc"
 KNOWN = ("dropout", "scaling", "softcap", "s_aux", "sliding_window", "is_causal", "use_cache", "position_ids",
-         "cache_position", "output_attentions", "output_hidden_states", "return_dict")  # fmt: skip
+         "cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "return_dict")  # fmt: skip
 """Keywords of the attention interface that are understood or change no number: a window is part of the mask."""
 
 MINUS_INFINITY = const(-float("inf"))
@@ -89,11 +90,19 @@ _library = torch.library.Library(NAME, "DEF")
 _library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, float scale, int call) -> Tensor")
 
 
+_library.define("expert_linear(Tensor x, Tensor chosen, Tensor weight, Tensor? bias, bool transposed) -> Tensor")
+
+
 def _empty(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, scale: float, call: int) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
 
 
+def _empty_product(x: Tensor, chosen: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    return x.new_empty(*chosen.shape, weight.shape[2 if transposed else 1])
+
+
 _library.impl("attention", _empty, "CompositeExplicitAutograd")
+_library.impl("expert_linear", _empty_product, "CompositeExplicitAutograd")
 
 
 def attention_interface(
@@ -114,6 +123,25 @@ def attention_interface(
     calls.append((score, attention_mask.admits))
     out = torch.ops.llmc.attention(query, key, value, kwargs.get("s_aux"), scale, len(calls) - 1)
     return out.transpose(1, 2).contiguous(), None
+
+
+def experts_interface(module: nn.Module, states: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
+    """The experts of a layer: states `[S, D]`, chosen int64 `[S, k]`, shares `[S, k]`; each product is one opaque op.
+
+    The module says how its weights lie (`is_transposed`, `has_bias`, `has_gate`) and what its gate computes.
+    """
+    if getattr(module, "has_post_expert_norm", False):
+        raise CaptureError(f"experts of {type(module).__name__} with a norm of their own: capture does not know what it means")
+
+    def product(x: Tensor, name: str) -> Tensor:
+        bias = getattr(module, f"{name}_bias") if module.has_bias else None
+        return torch.ops.llmc.expert_linear(x, chosen, getattr(module, name), bias, module.is_transposed)
+
+    if module.has_gate:
+        inner = module._apply_gate(product(states, "gate_up_proj"))  # type: ignore[operator]
+    else:
+        inner = module.act_fn(product(states, "up_proj"))  # type: ignore[operator]
+    return (product(inner, "down_proj") * shares[..., None]).sum(1)
 
 
 def keywords() -> dict[str, Any]:
@@ -141,15 +169,18 @@ def keywords() -> dict[str, Any]:
 
 @contextmanager
 def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
-    """While active, the model's attention is one op; gives the rules that understand it. The model is left as it was found."""
+    """While active, attention and experts of the model are ops; gives the rules for them. The model is left as it was found."""
     from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.moe import ExpertsInterface
 
     AttentionInterface.register(NAME, attention_interface)
     AttentionMaskInterface.register(NAME, mask_interface)
+    ExpertsInterface.register(NAME, experts_interface)
     calls: list[tuple[ScoreExpr, ScoreExpr]] = []
     token = _calls.set(calls)
     before = module.config._attn_implementation  # type: ignore[union-attr]
     supported = getattr(module, "_supports_attention_backend", False)
+    experts_before = module.get_experts_implementation()  # type: ignore[operator]
 
     def rule(b: Builder, q: Any, k: Any, v: Any, sinks: Any, scale: float, call: int) -> Any:
         score, admits = calls[call]
@@ -159,9 +190,11 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
 
     try:
         module.set_attn_implementation(NAME if supported else "eager")  # type: ignore[operator]
-        yield {f"{NAME}::attention": rule}
+        module.set_experts_implementation(NAME)  # type: ignore[operator]
+        yield {f"{NAME}::attention": rule, f"{NAME}::expert_linear": expert_product}
     finally:
         module.set_attn_implementation(before)  # type: ignore[operator]
+        module.set_experts_implementation(experts_before)  # type: ignore[operator]
         _calls.reset(token)
 
 

@@ -28,15 +28,20 @@ class Cost:
 
 
 def node_cost(program: Program, node: Node) -> Cost:
-    """What one node costs. Of an embedding only the row looked up is read; attention counts one attended position."""
+    """What one node costs. Of a table one row is read, of experts those chosen; attention counts one attended position."""
     flops = node.target.flops(operand_types(node), node.kwargs, type_of(node))  # type: ignore[union-attr]
     values = [arg for arg in node.all_input_nodes if arg.op != "get_attr"]
     moved = sum(type_of(value).width * ELEMENT_BYTES[type_of(value).dtype] for value in [*values, node])
     read = 0
     for arg in node.all_input_nodes:
         if arg.op == "get_attr":
-            weight = program.weight(arg)
-            read += weight.bytes // max(weight.shape[0], 1) if node.target.name == "embedding" else weight.bytes  # type: ignore[union-attr]
+            weight, name = program.weight(arg), node.target.name  # type: ignore[union-attr]
+            if name == "embedding":
+                read += weight.bytes // max(weight.shape[0], 1)
+            elif name == "expert_linear":
+                read += weight.bytes * int(type_of(node).shape[1]) // int(node.kwargs["experts"])  # type: ignore[arg-type]
+            else:
+                read += weight.bytes
     return Cost(flops, moved, read)
 
 

@@ -14,7 +14,7 @@ RULES: dict[str, Rule] = {}
 
 
 MIXERS = (
-    "cumsum", "cumprod", "convolution", "conv1d", "roll", "flip", "sort", "topk", "pad", "constant_pad_nd", "fft_fft",
+    "cumsum", "cumprod", "convolution", "conv1d", "roll", "flip", "sort", "pad", "constant_pad_nd", "fft_fft",
     "gru", "lstm", "rnn_tanh", "unfold", "avg_pool1d", "max_pool1d", "logcumsumexp", "diff", "slice_scatter", "index_put",
 )  # fmt: skip
 """Ops known to relate elements along a dimension. They are not written out in terms of others, so that a refusal names them."""
@@ -33,9 +33,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def load_rules() -> dict[str, Rule]:
     """All rules."""
-    from llmc.capture.rules import attention, contractions, creation, pointwise, reductions, selection, views
+    from llmc.capture.rules import attention, contractions, creation, experts, pointwise, reductions, selection, views
 
-    assert all((attention, contractions, creation, pointwise, reductions, selection, views))
+    assert all((attention, contractions, creation, experts, pointwise, reductions, selection, views))
     return RULES
 
 

@@ -3,6 +3,7 @@
 from llmc.ir.op import OPS, Op, lookup
 from llmc.ir.ops.attention import attention
 from llmc.ir.ops.contractions import embedding, linear, matmul
+from llmc.ir.ops.experts import expert_linear, top_k, top_k_indices
 from llmc.ir.ops.norms import gated, layer_norm, rms_norm, rope
 from llmc.ir.ops.pointwise import (
     BINARY,
@@ -72,6 +73,7 @@ __all__ = [
     "erf",
     "exp",
     "expand",
+    "expert_linear",
     "gated",
     "ge",
     "gelu",
@@ -110,5 +112,7 @@ __all__ = [
     "sub",
     "sum_",
     "tanh",
+    "top_k",
+    "top_k_indices",
     "where",
 ]

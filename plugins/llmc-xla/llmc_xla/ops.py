@@ -75,6 +75,36 @@ def linear(x: Array, weight: Matrix, bias: Array | None = None, *, activations: 
     return result if bias is None else result + dense(bias)
 
 
+def expert_linear(
+    x: Array,
+    chosen: Array,
+    weight: Matrix,
+    bias: Array | None = None,
+    *,
+    experts: int,
+    activations: str = "float32",
+) -> Array:
+    """x `[T, K]` or `[T, k, K]`, chosen `[T, k]`, weight `[E * N, K]` as stored, result `[T, k, N]`.
+
+    Every expert multiplies every row: which tokens an expert has is not known when XLA compiles.
+    """
+    rows = x if x.ndim == 3 else x[:, None]
+    count, size = weight.shape[0] // experts, weight.shape[1]
+
+    def of(expert: Array, result: Array) -> Array:
+        parts = {name: lax.dynamic_slice_in_dim(part, expert * count, count) for name, part in weight.parts.items()}
+        own = None if bias is None else lax.dynamic_slice_in_dim(dense(bias), expert * count, count)
+        done = linear(rows, Matrix(parts, (count, size)), own, activations=activations)
+        return jnp.where((chosen == expert)[..., None], done, result)
+
+    return lax.fori_loop(0, experts, of, jnp.full((*chosen.shape, count), jnp.nan, jnp.float32))
+
+
+def top_k(x: Array, *, k: int) -> Array:
+    """Largest first; `lax.top_k` lets the first of equal ones come first."""
+    return lax.top_k(x, k)[0]
+
+
 def rms_norm(x: Array, weight: Array | None = None, *, eps: float) -> Array:
     normal = x * lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps)
     return normal if weight is None else normal * weight
@@ -163,6 +193,9 @@ OPS: dict[str, Function] = {
     "cast": cast,
     "embedding": embedding,
     "linear": linear,
+    "expert_linear": expert_linear,
+    "top_k": top_k,
+    "top_k_indices": lambda x, *, k: lax.top_k(x, k)[1].astype(jnp.int64),
     "matmul": jnp.matmul,
     "rms_norm": rms_norm,
     "layer_norm": layer_norm,
@@ -179,5 +212,5 @@ OPS: dict[str, Function] = {
     "concat": lambda *xs, dim: jnp.concatenate(xs, dim),
     "expand": lambda x, *, shape: jnp.broadcast_to(x, (x.shape[0], *shape)),
 }
-READ_AS_STORED = ("embedding", "linear")
+READ_AS_STORED = ("embedding", "linear", "expert_linear")
 """Ops whose weights are not converted to float32 first."""

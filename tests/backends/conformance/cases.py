@@ -57,6 +57,18 @@ def attended(e: Editor, a: Node, b: Node) -> Node:
     return e.op(ops.attention, heads(e, a), heads(e, b), heads(e, b), scale=0.3, score=SCORE, admits=CAUSAL)
 
 
+def chosen(e: Editor, x: Node, k: int = 2, experts: int = 5) -> Node:
+    """The k experts of the largest numbers of each token."""
+    return e.op(ops.top_k_indices, e.op(ops.linear, x, weight(e, experts, WIDTH)), k=k)
+
+
+def of_experts(e: Editor, a: Node, b: Node) -> Node:
+    """Both products of a layer of experts, the second with a row for each."""
+    mine = chosen(e, b)
+    inner = e.op(ops.expert_linear, a, mine, weight(e, 5 * 21, WIDTH, scale=0.2), weight(e, 5 * 21), experts=5)
+    return e.op(ops.expert_linear, e.op(ops.tanh, inner), mine, weight(e, 5 * 7, 21), experts=5)
+
+
 def part(e: Editor, x: Node, dim: int, start: int, stop: int, step: int = 1) -> Node:
     return e.op(ops.slice_, x, dim=dim, start=start, stop=stop, step=step)
 
@@ -123,5 +135,14 @@ CASES: dict[str, Make] = {
     "concat": lambda e, a, b: e.op(ops.concat, heads(e, a), heads(e, b), heads(e, a), dim=2),
     "concat-outer": lambda e, a, b: e.op(ops.concat, heads(e, a), e.op(ops.neg, heads(e, b)), dim=1),
     "expand": lambda e, a, b: e.op(ops.expand, e.op(ops.reshape, a, shape=(3, 1, 12)), shape=(3, 4, 12)),
+    "top_k": lambda e, a, b: e.op(ops.top_k, heads(e, a), k=3),
+    "top_k-all": lambda e, a, b: e.op(ops.top_k, a, k=WIDTH),
+    "top_k_indices": lambda e, a, b: e.op(ops.top_k_indices, heads(e, a), k=3),
+    "top_k_indices-equal": lambda e, a, b: e.op(ops.top_k_indices, e.op(ops.maximum, a, 0.5), k=30),
+    "expert_linear": of_experts,
+    "expert_linear-one": lambda e, a, b: e.op(ops.expert_linear, a, chosen(e, b, 1, 1), weight(e, 33, WIDTH), experts=1),
+    "expert_linear-same": lambda e, a, b: e.op(
+        ops.expert_linear, a, e.op(ops.expand, chosen(e, b, 1), shape=(3,)), weight(e, 5 * 4, WIDTH), experts=5
+    ),
     "select_rows": lambda e, a, b: e.op(ops.exp, e.op(ops.select_rows, a)),
 }

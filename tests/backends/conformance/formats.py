@@ -86,6 +86,17 @@ def tied(format: str) -> Make:
     return make
 
 
+def experts(format: str, activations: str) -> Make:
+    """Products with the matrices of chosen experts, whose rows fill no vector."""
+
+    def make(e: Editor, a: Node, b: Node) -> Node:
+        chosen = e.op(ops.top_k_indices, e.op(ops.linear, b, weight(e, 3, WIDTH)), k=2)
+        matrices = e.weight(stored(format, 3 * 21, WIDTH), "experts")
+        return e.op(ops.expert_linear, a, chosen, matrices, weight(e, 3 * 21), experts=3, activations=activations)
+
+    return make
+
+
 def norm(format: str) -> Make:
     return lambda e, a, b: e.op(ops.rms_norm, a, e.weight(stored(format, WIDTH), "norm"), eps=1e-5)
 
@@ -98,6 +109,9 @@ WEIGHTS: dict[tuple[str, str], Make] = {
     **{("linear-bfloat16", name): product(name, 18, 333, "bfloat16") for name in FORMATS},
     **{("embedding", name): table(name) for name in FORMATS},
     **{("tied", name): tied(name) for name in FORMATS},
+    **{("experts", name): experts(name, "float32") for name in FORMATS},
+    **{("experts-int8", name): experts(name, "int8") for name in INTEGERS},
+    **{("experts-bfloat16", name): experts(name, "bfloat16") for name in ("f32", "bf16")},
     **{("norm", name): norm(name) for name in DENSE},
 }
 """By what the weight is for, and its format."""
@@ -105,4 +119,4 @@ WEIGHTS: dict[tuple[str, str], Make] = {
 
 def rounds(use: str, format: str) -> bool:
     """Whether activations are rounded on the way."""
-    return use.startswith(("linear-int8", "linear-bfloat16")) or (use == "tied" and format in INTEGERS)
+    return use.endswith(("-int8", "-int8-long", "-bfloat16")) or (use == "tied" and format in INTEGERS)
