@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def cache(g: Generator, node: Node) -> Slot:
     """The cache of an attention's keys and values, written if this is the first attention of the step to use it."""
     slot, new = g.caches.take(node, g.loop)
-    for operand, buffer in zip((1, 2), slot, strict=True) if new else ():
+    for operand, kind, buffer in zip((1, 2), ("keys", "values"), slot, strict=True) if new else ():
         groups, size = type_of(node.args[operand]).fixed
         x = g.read(node, operand)
-        text = f"write_cache<{groups}, {size}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
+        text = f"write_{kind}<{groups}, {size}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
         g.add(node, text, buffer, rows="T", reads=[x], note="")
     return slot
 

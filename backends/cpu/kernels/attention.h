@@ -33,9 +33,19 @@ struct Step {
     T* at(int64_t offset) const { return reinterpret_cast<T*>(arena + offset * capacity); }
 };
 
-// Keys and values of the step into the cache: [block][G][BLOCK][D].
+// Keys of the step into the cache: [block][G][D][BLOCK], so that a vector holds one element of the keys of many positions.
 template <int G, int D>
-void write_cache(const float* x, int64_t stride, float* cache, const Tokens& tokens, Team team) {
+void write_keys(const float* x, int64_t stride, float* cache, const Tokens& tokens, Team team) {
+    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
+        const int32_t p = tokens.position[t];
+        float* block = cache + int64_t(tokens.row(t)[p / BLOCK]) * G * D * BLOCK + p % BLOCK;
+        for (int i = 0; i < G * D; i++) block[i * BLOCK] = x[t * stride + i];
+    }
+}
+
+// Values of the step into the cache: [block][G][BLOCK][D].
+template <int G, int D>
+void write_values(const float* x, int64_t stride, float* cache, const Tokens& tokens, Team team) {
     for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
         const int32_t p = tokens.position[t];
         float* block = cache + int64_t(tokens.row(t)[p / BLOCK]) * G * BLOCK * D;
@@ -44,7 +54,7 @@ void write_cache(const float* x, int64_t stride, float* cache, const Tokens& tok
     }
 }
 
-// F says what is done to a score (score), which keys are admitted (admits), and the first key that can be (first).
+// F says what is done to a score and which keys are admitted; see Tile.
 template <int H, int G, int D, int DV, class F>
 void attention(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, float scale, float* y,
                const Tokens& tokens, Team team);

@@ -17,15 +17,17 @@ namespace llmc {
 constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
 
 // Sixteen floats in as many registers as they take. Plain vectors of sixteen would go through memory where registers are shorter.
+// SUMS: how many registers hold sums in the inner loops.
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16;
+constexpr int WIDTH = 16, SUMS = 16;
 #elif defined(__AVX__)
-constexpr int WIDTH = 8;
+constexpr int WIDTH = 8, SUMS = 8;
 #else
-constexpr int WIDTH = 4;
+constexpr int WIDTH = 4, SUMS = 8;
 #endif
 typedef float Part __attribute__((vector_size(WIDTH * sizeof(float))));
 typedef float LoosePart __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4), may_alias));  // anywhere in memory
+typedef int32_t Whole __attribute__((vector_size(WIDTH * sizeof(int32_t))));
 struct Lanes {
     Part part[LANES / WIDTH];
 };
@@ -90,6 +92,9 @@ inline void store(float* p, const Lanes& v) {
 inline Lanes operator+(const Lanes& a, const Lanes& b) {
     return each([&](int i) { return a.part[i] + b.part[i]; });
 }
+inline Lanes operator-(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.part[i] - b.part[i]; });
+}
 inline Lanes operator*(const Lanes& a, const Lanes& b) {
     return each([&](int i) { return a.part[i] * b.part[i]; });
 }
@@ -112,13 +117,41 @@ inline Lanes all(float x) {
     return each([=](int) { return x - Part{}; });  // subtracting zero is nothing to do; adding it would turn -0 to 0
 }
 
-// Sum of sixteen partial sums, by halves.
+// a where a condition is not 0, else b.
+inline Lanes choose(int32_t condition, const Lanes& a, const Lanes& b) {
+    const Whole mask = condition - Whole{};
+    return each([&](int i) { return mask != 0 ? a.part[i] : b.part[i]; });
+}
+
+// The larger of each two; b where one is no number.
+inline Lanes larger(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.part[i] > b.part[i] ? a.part[i] : b.part[i]; });
+}
+
+// All sixteen by an operation, by halves: i with i + 8, then i + 4, i + 2, i + 1.
+template <class F>
+inline float fold(const Lanes& v, F f) {
+    typedef float Four __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+    const auto y = f(__builtin_shufflevector(v.part[0], v.part[0], 0, 1, 2, 3, 4, 5, 6, 7),
+                     __builtin_shufflevector(v.part[0], v.part[0], 8, 9, 10, 11, 12, 13, 14, 15));
+    Four x = f(__builtin_shufflevector(y, y, 0, 1, 2, 3), __builtin_shufflevector(y, y, 4, 5, 6, 7));
+#elif defined(__AVX__)
+    const auto y = f(v.part[0], v.part[1]);
+    Four x = f(__builtin_shufflevector(y, y, 0, 1, 2, 3), __builtin_shufflevector(y, y, 4, 5, 6, 7));
+#else
+    Four x = f(f(v.part[0], v.part[2]), f(v.part[1], v.part[3]));
+#endif
+    x = f(x, Four(__builtin_shufflevector(x, x, 2, 3, 0, 1)));
+    return f(x[0], x[1]);
+}
+
 inline float sum(const Lanes& v) {
-    float a[LANES];
-    std::memcpy(a, &v, sizeof a);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) a[i] += a[i + width];
-    return a[0];
+    return fold(v, [](auto a, auto b) { return a + b; });
+}
+
+inline float largest(const Lanes& v) {
+    return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // x . y over N elements: element i goes to partial sum i % 16.
@@ -151,26 +184,26 @@ inline float total(const float* x) {
 
 // e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six), without branches so that loops vectorise.
 // 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
-inline float exp_(float x) {
-    x = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
-    float n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
-    int32_t bits;
-    std::memcpy(&bits, &n, 4);
+template <class V, class I>
+inline V exponential(V x) {
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    V n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
+    const I power = __builtin_bit_cast(I, n) - 0x4B400000, half = power >> 1;
     n -= 12582912.0f;
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691e-4f;
-    p = p * r + 1.3981999e-3f;
+    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    V p = 1.9875691e-4f * r + 1.3981999e-3f;
     p = p * r + 8.3334519e-3f;
     p = p * r + 4.1665796e-2f;
     p = p * r + 1.6666665e-1f;
     p = p * r + 5.0000001e-1f;
     p = p * r * r + r + 1.0f;
-    const int32_t power = bits - 0x4B400000, half = power >> 1;
-    const int32_t low = (half + 127) << 23, high = (power - half + 127) << 23;
-    float a, b;
-    std::memcpy(&a, &low, 4);
-    std::memcpy(&b, &high, 4);
-    return p * a * b;
+    return p * __builtin_bit_cast(V, (half + 127) << 23) * __builtin_bit_cast(V, (power - half + 127) << 23);
+}
+
+inline float exp_(float x) { return exponential<float, int32_t>(x); }
+inline Lanes exp_(const Lanes& x) {
+    return each([&](int i) { return exponential<Part, Whole>(x.part[i]); });
 }
 
 // What every number is at least, and at most, as large as.

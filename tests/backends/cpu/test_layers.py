@@ -179,7 +179,7 @@ def test_shared_keys_and_values_have_one_cache():
     program, _ = lowered(SharedCache(), "none", (torch.arange(6)[None],))
     generator = Generator(program)
     assert generator.layers >= 2 and len(generator.caches.floats) == 2
-    assert not any("write_cache" in statement.text for statement in (*generator.body, *generator.epilogue))
+    assert not any("write_keys" in statement.text for statement in (*generator.body, *generator.epilogue))
 
 
 def test_table_tied_to_the_head_is_stored_once_and_a_layers_table_in_one_layout():
