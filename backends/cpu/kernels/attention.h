@@ -56,7 +56,7 @@ void write_values(const float* x, int64_t stride, float* cache, const Tokens& to
 
 // F says what is done to a score and which keys are admitted; see Tile.
 template <int H, int G, int D, int DV, class F>
-void attention(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, float scale, float* y,
-               const Tokens& tokens, Team team);
+void attention(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, float scale,
+               float* y, const Tokens& tokens, Team team);
 
 }  // namespace llmc

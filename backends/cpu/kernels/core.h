@@ -16,7 +16,7 @@ namespace llmc {
 
 constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
 
-// Sixteen floats in as many registers as they take. Plain vectors of sixteen would go through memory where registers are shorter.
+// Sixteen floats in as many registers as they take: vectors longer than a register go through memory.
 // SUMS: how many registers hold sums in the inner loops.
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16, SUMS = 16;

@@ -1,12 +1,12 @@
-// The inner loops of attention: rows that share blocks of keys and values, with a running maximum (Milakov and Gimelshein 2018; Dao
-// et al. 2022). BLOCK comes from the file that includes this.
+// The inner loops of attention: rows that share blocks of keys and values, with a running maximum (Milakov and Gimelshein
+// 2018; Dao et al. 2022). BLOCK comes from the file that includes this.
 #pragma once
 #include "core.h"
 
 namespace llmc {
 
-// y[r] = y[r] * factor[r] + sum over i < n of x[r][i] w[i] (y from zero if factor is null), in the order of i, for ROWS rows and
-// COLUMNS vectors of columns. MASKED: only where in[r][i] is not 0, as what is left out may be no number.
+// y[r] = y[r] * factor[r] + sum over i < n of x[r][i] w[i], in the order of i, for ROWS rows and COLUMNS vectors of columns.
+// y is taken for zero if factor is null. MASKED: only where in[r][i] is not 0, as what is left out may be no number.
 template <int ROWS, int COLUMNS, bool MASKED>
 inline void multiply(const float* x, int64_t xs, const int32_t* in, const float* w, int64_t ws, int n, const float* factor,
                      float* y, int64_t ys) {
@@ -40,15 +40,19 @@ inline void multiply(const float* x, int64_t xs, const int32_t* in, const float*
 template <int N, bool MASKED, int ROWS = SUMS * WIDTH / LANES < 8 ? SUMS * WIDTH / LANES : 8>
 inline void multiply_rows(int from, int to, const float* x, int64_t xs, const int32_t* in, const float* w, int64_t ws, int n,
                           const float* factor, float* y, int64_t ys) {
-    constexpr int fit = SUMS * WIDTH / LANES / ROWS, columns = fit < 1 ? 1 : fit < 4 ? fit : 4, vectors = (N + LANES - 1) / LANES;
+    constexpr int fit = SUMS * WIDTH / LANES / ROWS, vectors = (N + LANES - 1) / LANES;
+    constexpr int columns = std::min({fit, 4, vectors});
     for (; to - from >= ROWS; from += ROWS) {
         const float* shrink = factor ? factor + from : nullptr;
         const int32_t* mask = in + from * BLOCK;
+        const float* row = x + from * xs;
+        float* out = y + from * ys;
         int c = 0;
         for (; c + columns <= vectors; c += columns)
-            multiply<ROWS, columns, MASKED>(x + from * xs, xs, mask, w + c * LANES, ws, n, shrink, y + from * ys + c * LANES, ys);
-        for (; c < vectors; c++)
-            multiply<ROWS, 1, MASKED>(x + from * xs, xs, mask, w + c * LANES, ws, n, shrink, y + from * ys + c * LANES, ys);
+            multiply<ROWS, columns, MASKED>(row, xs, mask, w + c * LANES, ws, n, shrink, out + c * LANES, ys);
+        if constexpr (vectors % columns)
+            for (; c < vectors; c++)
+                multiply<ROWS, 1, MASKED>(row, xs, mask, w + c * LANES, ws, n, shrink, out + c * LANES, ys);
     }
     if constexpr (ROWS > 1)
         if (from < to) multiply_rows<N, MASKED, ROWS / 2>(from, to, x, xs, in, w, ws, n, factor, y, ys);
