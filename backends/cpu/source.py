@@ -15,7 +15,7 @@ from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
 from llmc.runtime.limits import input_specs
 
-HEADERS = ("llmc.h", "core.h", "linear.h", "norms.h", "experts.h", "attention.h", "sequences.h")
+HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h", "attention.h", "sequences.h")
 CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
 
 

@@ -20,8 +20,8 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", 
          "logical_and": "&&", "logical_or": "||"}  # fmt: skip
 EXPRESSIONS = {
     **{name: f"{{0}} {sign} {{1}}" for name, sign in INFIX.items()},
-    **{name: f"std::{name}({{0}})" for name in ("log", "sqrt", "sin", "cos", "tanh", "erf", "abs")},
-    **{name: f"{name}_({{0}})" for name in ("exp", "sigmoid", "silu", "relu")},
+    **{name: f"std::{name}({{0}})" for name in ("log", "sqrt", "sin", "cos", "abs")},
+    **{name: f"{name}_({{0}})" for name in ("exp", "tanh", "erf", "sigmoid", "silu", "relu")},
     **{name: f"{name}_({{0}}, {{1}})" for name in ("maximum", "minimum")},
     "rsqrt": "1.0f / std::sqrt({0})",
     "neg": "-{0}",
@@ -32,7 +32,7 @@ EXPRESSIONS = {
     "expand": "{0}",
 }
 ACTIVATIONS = {"silu": "silu_", "relu": "relu_", "gelu": "gelu_", "gelu_tanh": "gelu_tanh_", "sigmoid": "sigmoid_",
-               "tanh": "std::tanh"}  # fmt: skip
+               "tanh": "tanh_"}  # fmt: skip
 
 
 def elementwise(g: Generator, node: Node, expression: str) -> None:

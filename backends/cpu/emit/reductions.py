@@ -52,10 +52,14 @@ def _softmax(g: Generator, node: Node) -> None:
     steps, target = contiguous_steps(sizes), g.new(node)
     names = [f"i{i}" for i in range(len(sizes))]
     outer = [i for i in range(len(sizes)) if i != place]
-    read = element(located(g.read(node, 0), steps), steps, names)
-    write = element(located(target, steps), steps, names)
-    loop = f"for (int i{place} = 0; i{place} < {sizes[place]}; i{place}++)"
-    body = (f"{{ float top = -INFINITY, all = 0;\n{loop} top = {read} > top ? {read} : top;\n"
-            f"{loop} all += {write} = exp_({read} - top);\n{loop} {write} /= all; }}")  # fmt: skip
+    source, out = located(g.read(node, 0), steps), located(target, steps)
+    if place == len(sizes) - 1:
+        starts = (element(x, steps[:place], names[:place]) for x in (source, out))
+        body = f"softmax<{sizes[place]}>({', '.join(f'&{start}' for start in starts)});"
+    else:
+        read, write = element(source, steps, names), element(out, steps, names)
+        loop = f"for (int i{place} = 0; i{place} < {sizes[place]}; i{place}++)"
+        body = (f"{{ float top = -INFINITY, all = 0;\n{loop} top = {read} > top ? {read} : top;\n"
+                f"{loop} all += {write} = exp_({read} - top);\n{loop} {write} /= all; }}")  # fmt: skip
     text = f"{row_loop(g.count(node))}\n{nest([sizes[i] for i in outer], [names[i] for i in outer], body)}"
     g.add(node, text, target, rows=g.count(node))

@@ -182,47 +182,4 @@ inline float total(const float* x) {
     return sum(s);
 }
 
-// e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six), without branches so that loops vectorise.
-// 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
-template <class V, class I>
-inline V exponential(V x) {
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
-    V n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
-    const I power = __builtin_bit_cast(I, n) - 0x4B400000, half = power >> 1;
-    n -= 12582912.0f;
-    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    V p = 1.9875691e-4f * r + 1.3981999e-3f;
-    p = p * r + 8.3334519e-3f;
-    p = p * r + 4.1665796e-2f;
-    p = p * r + 1.6666665e-1f;
-    p = p * r + 5.0000001e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * __builtin_bit_cast(V, (half + 127) << 23) * __builtin_bit_cast(V, (power - half + 127) << 23);
-}
-
-inline float exp_(float x) { return exponential<float, int32_t>(x); }
-inline Lanes exp_(const Lanes& x) {
-    return each([&](int i) { return exponential<Part, Whole>(x.part[i]); });
-}
-
-// What every number is at least, and at most, as large as.
-template <class A, class Limits = std::numeric_limits<A>>
-constexpr A lowest() { return Limits::has_infinity ? -Limits::infinity() : Limits::lowest(); }
-template <class A, class Limits = std::numeric_limits<A>>
-constexpr A highest() { return Limits::has_infinity ? Limits::infinity() : Limits::max(); }
-
-inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
-inline float silu_(float x) { return x * sigmoid_(x); }
-template <class A>
-inline A relu_(A x) { return x < 0 ? 0 : x; }  // so that NaN stays NaN, here and below
-template <class A, class B>
-inline auto maximum_(A a, B b) { return a > b || a != a ? a : b; }
-template <class A, class B>
-inline auto minimum_(A a, B b) { return a < b || a != a ? a : b; }
-inline float gelu_(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678f)); }
-inline float gelu_tanh_(float x) {  // 0.5 (1 + tanh(u)) = sigmoid(2 u)
-    return x * sigmoid_(1.59576912f * (x + 0.044715f * x * x * x));
-}
-
 }  // namespace llmc

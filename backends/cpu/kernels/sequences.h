@@ -2,6 +2,7 @@
 // sequences_impl.h defines attention.
 #pragma once
 #include "attention.h"
+#include "functions.h"
 
 namespace llmc {
 

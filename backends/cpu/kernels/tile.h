@@ -1,7 +1,7 @@
 // The inner loops of attention: rows that share blocks of keys and values, with a running maximum (Milakov and Gimelshein
 // 2018; Dao et al. 2022). BLOCK comes from the file that includes this.
 #pragma once
-#include "core.h"
+#include "functions.h"
 
 namespace llmc {
 

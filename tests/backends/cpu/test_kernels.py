@@ -1,5 +1,7 @@
 """Numbers at the edges: what is no number, too large, or an id that no table has."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,16 @@ def test_exponential_is_accurate_everywhere():
     got = step(CpuBackend().lower(made), [0])["logits"][0]
     want = np.exp(x.numpy().astype(np.float64))
     assert np.abs(got / want - 1).max() < 2e-7
+
+
+@pytest.mark.parametrize(("op", "exact"), [(ops.tanh, np.tanh), (ops.erf, np.vectorize(math.erf))], ids=("tanh", "erf"))
+def test_functions_of_e_are_accurate_on_either_side_of_their_seams(op, exact):
+    x = torch.cat((torch.linspace(-6, 6, 4001), torch.tensor([0.625, -0.625, 1.0, -1.0, 4.0, 1e-30, 60.0])))
+    made = program(lambda e, ids: e.op(op, edges(e, ids, x.tolist())))
+    got = step(CpuBackend().lower(made), [0])["logits"][0]
+    want = exact(x.numpy().astype(np.float64))
+    assert np.abs(got - want).max() < 1.5e-7
+    assert np.abs(got / want - 1)[want != 0].max() < 3e-7
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 1e-40, 3, -(2**63), 2**62, True])

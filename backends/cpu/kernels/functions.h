@@ -1,0 +1,94 @@
+// Functions of one number, without branches so that loops over them become loops over vectors.
+#pragma once
+#include "core.h"
+
+namespace llmc {
+
+// e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six).
+// 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
+template <class V, class I>
+inline V exponential(V x) {
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    V n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
+    const I power = __builtin_bit_cast(I, n) - 0x4B400000, half = power >> 1;
+    n -= 12582912.0f;
+    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    V p = 1.9875691e-4f * r + 1.3981999e-3f;
+    p = p * r + 8.3334519e-3f;
+    p = p * r + 4.1665796e-2f;
+    p = p * r + 1.6666665e-1f;
+    p = p * r + 5.0000001e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * __builtin_bit_cast(V, (half + 127) << 23) * __builtin_bit_cast(V, (power - half + 127) << 23);
+}
+
+inline float exp_(float x) { return exponential<float, int32_t>(x); }
+inline Lanes exp_(const Lanes& x) {
+    return each([&](int i) { return exponential<Part, Whole>(x.part[i]); });
+}
+
+// tanh to 2e-7 relative: an odd polynomial near zero, beyond that by e^2x.
+inline float tanh_(float x) {
+    const float size = std::fabs(x), square = x * x;
+    float p = -0.00571703678f;
+    p = p * square + 0.0206505787f;
+    p = p * square - 0.0537434965f;
+    p = p * square + 0.133314908f;
+    p = p * square - 0.333332837f;
+    const float near = x + x * square * p, far = std::copysign(1.0f - 2.0f / (exp_(2.0f * size) + 1.0f), x);
+    return size < 0.625f ? near : far;
+}
+
+// The error function to 2e-7 relative: an odd polynomial near zero, beyond that 1 - e^p where p is fitted to the logarithm of
+// its complement.
+inline float erf_(float x) {
+    const float size = std::fabs(x), square = x * x, most = size > 4.0f ? 4.0f : size;
+    float a = 7.8891193e-05f;
+    a = a * square - 0.000802084105f;
+    a = a * square + 0.00518953521f;
+    a = a * square - 0.0268544443f;
+    a = a * square + 0.112836003f;
+    a = a * square - 0.37612626f;
+    a = a * square + 1.12837911f;
+    float b = -2.16868502e-05f;
+    b = b * most + 0.000441336364f;
+    b = b * most - 0.00420456193f;
+    b = b * most + 0.0252082571f;
+    b = b * most - 0.108418576f;
+    b = b * most - 0.633219898f;
+    b = b * most - 1.12957847f;
+    b = b * most + 0.000188040227f;
+    return size < 1.0f ? x * a : std::copysign(1.0f - exp_(b), x);
+}
+
+// What every number is at least, and at most, as large as.
+template <class A, class Limits = std::numeric_limits<A>>
+constexpr A lowest() { return Limits::has_infinity ? -Limits::infinity() : Limits::lowest(); }
+template <class A, class Limits = std::numeric_limits<A>>
+constexpr A highest() { return Limits::has_infinity ? Limits::infinity() : Limits::max(); }
+
+inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+inline float silu_(float x) { return x * sigmoid_(x); }
+template <class A>
+inline A relu_(A x) { return x < 0 ? 0 : x; }  // so that NaN stays NaN, here and below
+template <class A, class B>
+inline auto maximum_(A a, B b) { return a > b || a != a ? a : b; }
+template <class A, class B>
+inline auto minimum_(A a, B b) { return a < b || a != a ? a : b; }
+inline float gelu_(float x) { return 0.5f * x * (1.0f + erf_(x * 0.70710678f)); }
+inline float gelu_tanh_(float x) {  // 0.5 (1 + tanh(u)) = sigmoid(2 u)
+    return x * sigmoid_(1.59576912f * (x + 0.044715f * x * x * x));
+}
+
+// y = softmax of N numbers, which are one beside the other.
+template <int N>
+inline void softmax(const float* x, float* y) {
+    float top = -INFINITY;
+    for (int i = 0; i < N; i++) top = x[i] > top ? x[i] : top;
+    for (int i = 0; i < N; i++) y[i] = exp_(x[i] - top);
+    const float all = total<N>(y);
+    for (int i = 0; i < N; i++) y[i] /= all;
+}
+
+}  // namespace llmc
