@@ -15,6 +15,7 @@ from llmc.pipeline.instrument import Compare, Dump, Verify
 from llmc.pipeline.pipeline import Instrument
 from llmc.pipeline.recipe import resolve
 from llmc.plugins import registry as plugins
+from llmc.runtime import progress
 from llmc.runtime.contract import check_sizes
 from llmc.runtime.info import ModelInfo
 from llmc.runtime.lowering import lower
@@ -58,8 +59,10 @@ def compile(
     lowering = registry.backend(backend) if target is None else registry.backend(backend).for_target(target)
     pipeline = resolve(recipe, passes, registry)
     source = open_source(model)
+    has_tokenizer = source.folder is not None and (source.folder / TOKENIZER_FILE).is_file()
+    tokenizer = Tokenizer(source.folder) if has_tokenizer and source.folder else None
 
-    registry.notify("llmc_progress", text="capturing the graph", done=0, total=0)
+    progress.report("capturing the graph", 0, 0)
     captured = capture(source.module, example_inputs, max_context)
     program = map_weights(captured.program, source.module, source.folder) if source.folder else captured.program
 
@@ -71,7 +74,7 @@ def compile(
     instruments = [instrument for instrument in wanted if instrument is not None]
     result = pipeline.run(program, registry, instruments)
 
-    registry.notify("llmc_progress", text=f"lowering to backend {backend}", done=0, total=0)
+    progress.report(f"lowering to backend {backend}", 0, 0)
     lowered = lower(lowering, backend, result.program)
     info = ModelInfo(
         name=source.name,
@@ -87,8 +90,6 @@ def compile(
         versions={"llmc": __version__, **registry.versions()},
         target=target or "",
     )
-    has_tokenizer = source.folder is not None and (source.folder / TOKENIZER_FILE).is_file()
-    tokenizer = Tokenizer(source.folder) if has_tokenizer and source.folder else None
     snapshots = {"capture": program, **result.snapshots}
     records = [*result.records, *lowered.records]
     return CompiledModel(result.program, lowered.executable, info, tokenizer, records, snapshots)

@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +20,7 @@ FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trap
 which decides otherwise for one row than for four."""
 
 COMPILER_VARIABLE = "CXX"
+ELF = b"\x7fELF"
 
 
 def compiler() -> str:
@@ -51,12 +54,22 @@ def run(words: list[str], folder: Path, made: str) -> None:
     done = execute(words, folder)
     output = (done.stderr or done.stdout).strip()
     shown = "\n".join(output.splitlines()[:40])
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise ToolchainError(f"{' '.join(words)} was killed by {name}; is there memory enough?\n{shown}".rstrip())
     if done.returncode:
         hint = "\nThe compiler needs OpenMP (libgomp for g++, libomp for clang)." if re.search("omp", output) else ""
         raise ToolchainError(f"{' '.join(words)} failed with status {done.returncode}:\n{shown}{hint}")
     file = folder / made
-    if not file.is_file() or not file.stat().st_size:
+    if not file.is_file() or not _is_code(file):
         raise ToolchainError(f"{' '.join(words)} reported success but did not write {made}{': ' if shown else ''}{shown}")
+
+
+def _is_code(file: Path) -> bool:
+    """Whether a file begins as compiled code does here; what is kept is loaded without another look."""
+    with file.open("rb") as opened:
+        start = opened.read(len(ELF))
+    return start == ELF if sys.platform == "linux" else bool(start)
 
 
 def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

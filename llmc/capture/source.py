@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from llmc.capture.vetting import CONFIG_FILE, check_folder, check_loaded, shape_problem
 from llmc.errors import CaptureError
 
-CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -41,7 +40,7 @@ def open_source(model: Any) -> Source:
         raise CaptureError(f"llmc compiles an nn.Module, a folder or a hub id, not {type(model).__name__}")
     path = Path(model)
     if path.exists():
-        _check_folder(path)
+        check_folder(path)
     elif isinstance(model, Path) or str(model).startswith((".", "/")) or str(model).count("/") != 1:
         raise CaptureError(f"{model}: there is no such folder, and this is no hub id of the form 'owner/name'")
     module = _from_library(str(model))
@@ -49,29 +48,31 @@ def open_source(model: Any) -> Source:
     return Source(module, path.name, folder, *_special_ids(module, module.config), str(model))
 
 
-def _check_folder(path: Path) -> None:
-    config = path / CONFIG_FILE
-    if not path.is_dir() or not config.is_file():
-        raise CaptureError(f"{path}: a model is a folder with a {CONFIG_FILE}; this one has none")
-    try:
-        data = json.loads(config.read_text())
-    except ValueError as error:
-        raise CaptureError(f"{config}: not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CaptureError(f"{config}: not a JSON object")
-    if not any(path.glob("*.safetensors")):
-        raise CaptureError(f"{path}: no weights in safetensors format; other formats are not loaded, for they can run code")
-
-
 def _from_library(name: str) -> nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
+    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+        module, found = AutoModelForCausalLM.from_pretrained(name, **options, output_loading_info=True)
     except Exception as error:  # the library raises many kinds
-        reason = str(error).strip().split("\n")[0]
+        reason = _shape_problem(name) or str(error).strip().split("\n")[0]
         raise CaptureError(f"{name}: the transformers library cannot load this model: {reason}") from error
+    check_loaded(name, module, list(found["missing_keys"]))
+    return module
+
+
+def _shape_problem(name: str) -> str:
+    """Which tensor has another shape than the config makes it, if that is why a model in a folder cannot be loaded."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return shape_problem(Path(name), AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    except Exception:  # then it is for another reason, which the library has told
+        return ""
 
 
 def _hub_folder(name: str) -> Path | None:
@@ -88,6 +89,9 @@ def _special_ids(module: nn.Module, config: Any) -> tuple[tuple[int, ...], int |
     """Ids that end and begin a text, from the generation config where there is one."""
     chosen = getattr(module, "generation_config", None) or config
     eos = getattr(chosen, "eos_token_id", None)
-    ids = () if eos is None else tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
+    ids = () if eos is None else tuple(eos) if isinstance(eos, list | tuple) else (eos,)
     bos = getattr(chosen, "bos_token_id", None)
+    for name, value in [("bos_token_id", bos), *(("eos_token_id", one) for one in ids)]:
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise CaptureError(f"the model's {name} is {value!r}, which is no token id")
     return ids, bos

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmc.cli.common import BackendOption, JsonOption, ModelArgument, PassOption, RecipeOption, ThreadsOption, open_model
+from llmc.cli.common import (
+    BackendOption,
+    JsonOption,
+    ModelArgument,
+    PassOption,
+    RecipeOption,
+    ThreadsOption,
+    decode,
+    open_model,
+)
 from llmc.cli.progress import tell
 from llmc.errors import InputError
 
@@ -75,12 +84,10 @@ def _lines(interactive: bool) -> Iterator[str]:
 
     while True:
         try:
-            line = input("> ") if interactive else sys.stdin.readline()
+            line = input("> ") if interactive else decode(sys.stdin.buffer.readline())
         except KeyboardInterrupt:
             tell("\n/quit or Ctrl-D leaves")
             continue
-        except UnicodeDecodeError as error:
-            raise InputError(f"standard input is not UTF-8 text: {error}") from error
         except EOFError:
             tell("")
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmc.cli.progress import following, progress
+from llmc.cli.progress import progress
 from llmc.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def compile_model(
 ) -> CompiledModel:
     """`llmc.compile` with its passes as the command line gives them, telling how far it is. Raises LLMCError."""
     specs = [parse_pass(text) for text in passes or ()]
-    with progress(f"reading {model}") as show, following(show):
+    with progress(f"reading {model}"):
         import llmc
 
         quiet_libraries()
@@ -156,7 +156,12 @@ def read_text(path: str) -> str:
 
 def read_stdin() -> str:
     """All of standard input. Raises InputError if it is not UTF-8."""
+    return decode(sys.stdin.buffer.read())
+
+
+def decode(data: bytes) -> str:
+    """What a user gave on standard input, as text, whatever the locale. Raises InputError if it is not UTF-8."""
     try:
-        return sys.stdin.read()
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not UTF-8 text: {error}") from error

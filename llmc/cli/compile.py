@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -66,10 +67,16 @@ def compile(
 
 
 def _check_output(folder: Path) -> None:
-    """Saving would refuse to replace something else, but only after the work is done."""
+    """Saving would refuse to replace something else, or find that nobody may write there, but only after the work is done."""
     from llmc.runtime.manifest import is_artifact
 
-    if folder.exists() and not (folder.is_dir() and (is_artifact(folder) or not any(folder.iterdir()))):
+    try:
+        other = folder.exists() and not (folder.is_dir() and (is_artifact(folder) or not any(folder.iterdir())))
+        parent = next(path for path in folder.absolute().parents if path.exists())
+        Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}.new-")).rmdir()
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot save the model there: {error.strerror}") from error
+    if other:
         raise ArtifactError(f"{folder}: this exists and is not a compiled model; it is not replaced")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -24,34 +24,20 @@ def tell(text: str) -> None:
 
 @contextmanager
 def progress(first: str) -> Iterator[Tell]:
-    """Gives what to tell; `first` is told already. What a terminal showed is gone at the end."""
+    """Tells `first`, then what the compiler reports while this lasts, and what is told besides.
+
+    What a terminal showed is gone at the end.
+    """
+    from llmc.runtime.progress import listening
+
     if sys.stderr.isatty():
-        with _bar(first) as shown:
-            yield shown
+        with _bar(first) as show, listening(show):
+            yield show
     else:
         tell(first)
-        yield _Lines()
-
-
-@contextmanager
-def following(show: Tell) -> Iterator[None]:
-    """Let `show` be told of passes and other stages of the compiler while this lasts."""
-    from llmc.plugins.hooks import hookimpl
-    from llmc.plugins.registry import default
-
-    class Observer:
-        """Hears the hooks."""
-
-        @hookimpl
-        def llmc_progress(self, text: str, done: int, total: int) -> None:
-            show(text, done, total)
-
-    observer, manager = Observer(), default().manager
-    manager.register(observer)
-    try:
-        yield
-    finally:
-        manager.unregister(observer)
+        lines = _Lines()
+        with listening(lines):
+            yield lines
 
 
 class _Lines:
@@ -65,7 +51,7 @@ class _Lines:
 
 
 @contextmanager
-def _bar(first: str) -> Iterator[Callable[..., None]]:
+def _bar(first: str) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

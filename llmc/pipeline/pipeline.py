@@ -14,6 +14,7 @@ from llmc.ir.program import Program
 from llmc.pipeline.base import Pass, PassContext, PassRecord
 from llmc.pipeline.ordering import order
 from llmc.plugins.registry import Registry
+from llmc.runtime import progress
 
 
 class Instrument(Protocol):
@@ -103,7 +104,7 @@ class Pipeline(Sequence[Step]):
             instrument.captured(program)
         for done, step in enumerate(self.steps, 1):
             before = result.program
-            registry.notify("llmc_progress", text=f"pass {step.key}", done=done, total=len(self))
+            progress.report(f"pass {step.key}", done, len(self))
             registry.notify("llmc_pass_started", name=step.key, program=before)
             after, record = _run_step(step, before)
             for instrument in instruments:

@@ -46,8 +46,3 @@ def llmc_pass_started(name: str, program: Any) -> None:
 @hookspec
 def llmc_pass_finished(name: str, record: Any) -> None:
     """A pass has run; the record is a `PassRecord`."""
-
-
-@hookspec
-def llmc_progress(text: str, done: int, total: int) -> None:
-    """What is being done now, in words, and how many of its parts are done: 0 of 0 where they are not counted."""

@@ -177,9 +177,11 @@ class Registry:
         if not isinstance(name, str):
             raise PluginError(f"a {SINGULAR[kind]} is named by a text, not by {name!r}")
         if name not in entries:
-            near = " or ".join(repr(known) for known in difflib.get_close_matches(name, entries, n=3))
+            near = " or ".join(map(repr, difflib.get_close_matches(name, entries, n=3)))
             hint = f"did you mean {near}? " if near else ""
-            raise PluginError(f"no {SINGULAR[kind]} is named '{name}'; {hint}known: {', '.join(entries) or 'none'}")
+            skipped = "".join(f"; plugin '{one.name}' of {one.distribution} is skipped: {one.problem}" for one in self.broken)
+            known = ", ".join(entries) or "none"
+            raise PluginError(f"no {SINGULAR[kind]} is named '{name}'; {hint}known: {known}{skipped}")
         return entries[name]
 
     def pass_class(self, name: str) -> Any:

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 from llmc.errors import ArtifactError, InputError
 from llmc.runtime.contract import POSITION, InputSpec, check_sizes
 
+MOST_POSITIONS = 2**31 - 1
+"""Positions are int32 in the step contract."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -53,6 +56,8 @@ class ModelInfo:
             raise ArtifactError(f"malformed model info: {problems}") from error
         if info.vocab_size < 1 or info.max_context < 1:
             raise ArtifactError("malformed model info: vocab_size and max_context must be at least 1")
+        if info.max_context > MOST_POSITIONS:
+            raise ArtifactError(f"malformed model info: max_context is {info.max_context}, above {MOST_POSITIONS}")
         try:
             check_sizes(1, info.threads)
         except InputError as error:

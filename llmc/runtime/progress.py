@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int, int], None]
-"""Called with what is done ("compiling kernels"), how many of it are finished, and how many there are."""
+"""Called with what is done ("compiling kernels"), how many of it are finished, and how many there are; 0 of 0: not counted."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmc.errors import ArtifactError
+from llmc.errors import ArtifactError, InputError
 
 TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 INCOMPLETE = "\ufffd"
@@ -48,7 +48,12 @@ class Tokenizer:
         """Token ids of a text, with what the tokenizer puts around it; `add_bos_token` of its config has the last word.
 
         rendered: the text comes from a chat template and has such tokens already, so nothing is put around it.
+        Raises InputError for a text with surrogates, which Python makes of bytes that are no UTF-8.
         """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"this text is not UTF-8: {error}") from error
         if rendered:
             return list(self._library.encode(text, add_special_tokens=False).ids)
         add_bos = self._config.get("add_bos_token")
