@@ -77,14 +77,16 @@ class Facts:
                 return f"inputs.{name} is no type of an input"
         for name, kind in self.outputs.items():
             sizes = [size for size in kind.shape if isinstance(size, int)]
-            if not kind.streams or len(sizes) != len(kind.shape) - 1 or not _is_entry(kind.dtype, tuple(sizes)):
+            if kind.rows not in ("T", "R", "S") or len(sizes) != len(kind.shape) - 1 or not _is_entry(kind.dtype, tuple(sizes)):
                 return f"outputs.{name} is no type of an output"
         if self.target not in TARGETS:
             return f"target: there is no '{self.target}'"
         for name in self.sources:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 return f"sources: '{name}' is no name of a file"
-        return "" if self.outputs and self.block_bytes >= 0 else "there are no outputs, or block_bytes is negative"
+        if self.block_bytes < 0 or (self.whole_sequences and self.block_bytes):
+            return "block_bytes cannot be so"
+        return "" if self.outputs else "there are no outputs"
 
 
 def _is_entry(dtype: str, shape: tuple[int, ...]) -> bool:

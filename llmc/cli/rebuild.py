@@ -14,7 +14,7 @@ from llmc.cli.progress import progress
 def rebuild(
     model: Annotated[str, typer.Argument(metavar="FOLDER", help="A compiled model's folder.")],
     target: TargetOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite sources that were edited, for another target.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make new sources of the program, over any edits.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compile a model's own sources, as they were edited; for another processor or version, make new ones of its program."""

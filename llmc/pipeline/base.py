@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,33 +112,3 @@ def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"there is no option '{option}'"
     message = message[:1].lower() + message[1:]
     return f"option '{option}': {message}" if option else message
-
-
-@dataclass
-class PassRecord:
-    """What one pass did. `error` is the relative change of the outputs on random ids, where it was measured."""
-
-    key: str
-    seconds: float
-    matched: int
-    refused: list[tuple[str, str]]
-    notes: list[str]
-    nodes_before: int
-    nodes_after: int
-    weight_bytes_before: int
-    weight_bytes_after: int
-    error: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the pass: the key of its second instance is "name#2"."""
-        return self.key.partition("#")[0]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> PassRecord:
-        """The record of `to_json`."""
-        return PassRecord(**{**data, "refused": [(where, why) for where, why in data["refused"]]})

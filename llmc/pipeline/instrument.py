@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from llmc.errors import InputError, PipelineError, VerificationError
 from llmc.ir.program import Program, type_of
-from llmc.pipeline.base import PassRecord
+from llmc.pipeline.record import PassRecord
 
 COMPARE_TOKENS = 16
 

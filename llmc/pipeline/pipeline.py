@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from llmc.errors import LLMCError, PipelineError
 from llmc.ir.identity import identical
 from llmc.ir.program import Program
-from llmc.pipeline.base import Pass, PassContext, PassRecord
+from llmc.pipeline.base import Pass, PassContext
 from llmc.pipeline.ordering import order
+from llmc.pipeline.record import PassRecord
 from llmc.plugins.registry import Registry
 from llmc.runtime import progress
 

@@ -162,7 +162,7 @@ def read_facts(folder: Path, manifest: Manifest) -> tuple[ModelInfo, list[Any]]:
     """Info and records of the passes. Raises ArtifactError if they are malformed."""
     from pydantic import TypeAdapter, ValidationError
 
-    from llmc.pipeline.base import PassRecord
+    from llmc.pipeline.record import PassRecord
 
     try:
         return ModelInfo.from_json(manifest.info), TypeAdapter(list[PassRecord]).validate_python(manifest.records)

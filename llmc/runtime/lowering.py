@@ -11,7 +11,7 @@ from llmc.runtime.contract import Backend, Executable
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
-    from llmc.pipeline.base import PassRecord
+    from llmc.pipeline.record import PassRecord
 
 LOWER = "lower"
 """The key of the record that lowering leaves among those of the passes."""
@@ -44,7 +44,7 @@ def decomposed(backend: Backend, name: str, program: Program) -> tuple[Program, 
 
     The record tells which formats those are, why they are not read, and the bytes before and after.
     """
-    from llmc.pipeline.base import PassRecord
+    from llmc.pipeline.record import PassRecord
 
     began = time.perf_counter()
     after, matched, notes = _readable_formats(backend, name, program)

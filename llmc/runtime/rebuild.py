@@ -38,7 +38,8 @@ def rebuild(folder: Path | str, target: str | None = None, force: bool = False) 
     """Compile an artifact's sources, as they are now, into its library; for another target or version, lower its program again.
 
     target: of the backend (`llmc backends`); without, the one that it has, or the best of this machine if that cannot run here.
-    Lowering makes new sources; if any were edited, that needs `force`. Whatever goes wrong, the artifact stays as it was.
+    Lowering makes new sources, and is refused if any were edited; `force` lowers in any case and overwrites them. Whatever goes
+    wrong, the artifact stays as it was.
     Raises ArtifactError if it is damaged or its sources would be lost, ToolchainError with what the compiler said,
     UnsupportedError for a target that there is not, PluginError if the backend is missing.
     """
@@ -54,7 +55,7 @@ def rebuild(folder: Path | str, target: str | None = None, force: bool = False) 
     edited = tuple(name for name in changed if name not in backend.stored)
     given = set(backend.stored) - set(backend.built)  # what cannot be made of the sources
     try:
-        if _fits(manifest, target) and not given & set(changed) and _compile(path, manifest, backend):
+        if not force and _fits(manifest, target) and not given & set(changed) and _compile(path, manifest, backend):
             return Rebuilt(path, str(manifest.target and manifest.target.name), False, edited)
         if edited and not force:
             raise ArtifactError(

@@ -59,13 +59,30 @@ def test_backend_of_the_guide_has_one_table_and_passes_the_conformance_suite(che
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 150
 
 
-def test_commands_of_the_readme_work(checkout, monkeypatch):
+def commands(page, monkeypatch):
+    """Run the lines of a page's shell code; gives them with what they print."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines()]
-    assert {re.search(r"llmc (\w+)", line)[1] for line in lines} == {command.name for command in app.registered_commands}
-    for line in lines:
+    printed = {}
+    for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
         done = subprocess.run(line, capture_output=True, text=True, check=False, shell=True, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0 and done.stdout, f"{line}\n{done.stderr}"
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        printed[line] = done.stdout
+    return printed
+
+
+def test_commands_of_the_readme_work(checkout, monkeypatch):
+    printed = commands("README.md", monkeypatch)
+    assert {re.search(r"llmc (\w+)", line)[1] for line in printed} == {command.name for command in app.registered_commands}
+    assert all(printed.values())
+
+
+def test_commands_of_the_page_about_artifacts_work(checkout, monkeypatch):
+    printed = commands("docs/artifact.md", monkeypatch)
+    listed = {path.name for path in Path("build/tiny").rglob("*")}
+    tables = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "artifact.md").read_text(), re.MULTILINE)
+    for name in re.findall(r"`([\w./]+)`", " ".join(tables)):
+        assert Path(name).name in listed, name
+    assert "model.cpp: edited" in printed["llmc rebuild build/tiny"]
 
 
 def test_page_of_the_dialect_is_up_to_date():
@@ -82,7 +99,7 @@ def test_page_of_backends_is_up_to_date():
     assert names[:2] == ["eager", "cpu"] and (ROOT / "docs" / "backends.md").read_text() == page(names), f"run: {command}"
 
 
-PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/architecture.md", "docs/backends.md",
+PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/architecture.md", "docs/artifact.md", "docs/backends.md",
          "docs/writing_a_backend.md", "docs/writing_a_pass.md")  # fmt: skip
 
 

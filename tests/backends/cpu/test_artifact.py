@@ -319,6 +319,13 @@ def test_edits_are_not_overwritten_without_being_asked(model, saved):
     np.testing.assert_allclose(logits(llmc.load(saved)), logits(model), rtol=1e-4, atol=1e-5)
 
 
+def test_force_makes_the_sources_of_the_program_again(model, saved):
+    change(saved, "executable/model.cpp", double, listed=False)
+    rebuild(saved)
+    done = rebuild(saved, force=True)
+    assert done.lowered and (saved / "executable" / "model.cpp").read_text() == model.source()
+
+
 def test_damaged_program_is_not_lowered(saved):
     path = saved / "program" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from llmc.errors import PipelineError
-from llmc.pipeline.base import Pass, PassRecord
+from llmc.pipeline.base import Pass
+from llmc.pipeline.record import PassRecord
 
 
 class Rounding(Pass):

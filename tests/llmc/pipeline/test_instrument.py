@@ -8,9 +8,10 @@ import torch
 
 from llmc.errors import PipelineError, VerificationError
 from llmc.ir.program import Program
-from llmc.pipeline.base import Pass, PassRecord
+from llmc.pipeline.base import Pass
 from llmc.pipeline.instrument import Compare, Dump, Verify, example_ids, output_error
 from llmc.pipeline.pipeline import Pipeline
+from llmc.pipeline.record import PassRecord
 
 
 class Break(Pass):

@@ -15,7 +15,7 @@ from llmc.errors import ArtifactError
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.weights import Stored
-from llmc.pipeline.base import PassRecord
+from llmc.pipeline.record import PassRecord
 from llmc.plugins import registry
 from llmc.runtime import replace
 from llmc.runtime.artifact import load, save

@@ -11,7 +11,7 @@ from llmc.errors import ArtifactError, InputError
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.weights import Stored
-from llmc.pipeline.base import PassRecord
+from llmc.pipeline.record import PassRecord
 from llmc.runtime.contract import InputSpec
 from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator
 from llmc.runtime.model import CompiledModel, ModelInfo
