@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from pathlib import Path
 
+from llmc.ir.composite import FusedOp
 from llmc.ir.ops import OPS
 
 PAGE = Path(__file__).with_name("dialect.md")
@@ -34,7 +36,16 @@ def page() -> str:
         parts.append(f"\n## {title.rstrip('.')}\n\n{about}\n")
         for name in names:
             parts.append(f"\n### `{signature(name)}`\n\n{inspect.cleandoc(OPS[name].__doc__ or '')}\n")
+            if isinstance(OPS[name], FusedOp):
+                parts.append(f"\n```python\n{body(name)}\n```\n")
     return "".join(parts)
+
+
+def body(name: str) -> str:
+    """The code of an op's reference semantics, which for a fused op says what it stands for."""
+    function = ast.parse(inspect.getsource(OPS[name].reference)).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    return "\n".join(map(ast.unparse, function.body[1:]))
 
 
 def signature(name: str) -> str:

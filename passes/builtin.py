@@ -28,6 +28,9 @@ def llmc_passes(register: Callable[[str, str], None]) -> None:
     register("raise-gated", "llmc.passes.canonical.gated:RaiseGated")
     register("fuse-qkv", "llmc.passes.fusion.qkv:FuseQKV")
     register("fuse-gate-up", "llmc.passes.fusion.gate_up:FuseGateUp")
+    register("fuse-residual-norm", "llmc.passes.fusion.residual_norm:FuseResidualNorm")
+    register("fuse-rounding", "llmc.passes.fusion.rounding:FuseRounding")
+    register("fuse-rope-cache", "llmc.passes.fusion.rope_cache:FuseRopeCache")
     register("quantize", "llmc.passes.quantization.quantize:Quantize")
 
 

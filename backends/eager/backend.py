@@ -34,6 +34,7 @@ class EagerBackend(Backend):
 
     name = "eager"
     formats = ("f32", "f16", "bf16", "int8", *INT4)
+    fused = frozenset(ops.FUSED) - {ops.rope_attention.name}
 
     def version(self) -> str:
         return f"torch {torch.__version__}"

@@ -81,7 +81,7 @@ def summary(model: CompiledModel) -> dict[str, Any]:
         "cache_bytes_per_token": cache_bytes_per_token(program),
         "nodes": len(program.nodes),
         "blocks": len(program.blocks.layers) if program.blocks else 0,
-        "attentions": len(program.find("attention")),
+        "attentions": len(program.attentions),
         "outputs": list(program.outputs),
         "sources": list(model.executable.sources()),
         "versions": info.versions,

@@ -66,7 +66,7 @@ def _reads(node: Node) -> list[str]:
 def _attentions(program: Program) -> list[dict[str, Any]]:
     first: dict[tuple[Any, Any], str] = {}
     found = []
-    for node in program.find("attention"):
+    for node in program.attentions:
         query, key, value = (type_of(arg) for arg in node.args[:3])
         pair = (node.args[1], node.args[2])
         owner = first.setdefault(pair, node.name)

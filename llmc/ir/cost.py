@@ -52,7 +52,7 @@ def cache_bytes_per_token(program: Program, element_bytes: int = 4) -> int:
     """
     if program.whole_sequences:
         return 0
-    pairs = {(node.args[1], node.args[2]) for node in program.find("attention")}
+    pairs = {(node.args[1], node.args[2]) for node in program.attentions}
     return sum(type_of(value).width * element_bytes for pair in pairs for value in pair)
 
 

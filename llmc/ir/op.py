@@ -40,8 +40,8 @@ class Op:
 
     def __call__(self, *args: Any, **attributes: Any) -> Any:
         for arg in args:
-            if hasattr(arg, "as_pattern_operand"):
-                return arg.as_pattern_operand(self, args, attributes)
+            if hasattr(arg, "apply_op"):
+                return arg.apply_op(self, args, attributes)
         return self.reference(*args, **attributes)
 
     def infer(self, operands: list[Any], attributes: dict[str, Any]) -> TensorType:

@@ -22,7 +22,7 @@ Bindings = dict[str, Any]
 class Pattern(ABC):
     """Something that matches an operand. `a | b` matches what either does."""
 
-    def as_pattern_operand(self, op: Op, operands: tuple[Any, ...], attributes: dict[str, Any]) -> Pattern:
+    def apply_op(self, op: Op, operands: tuple[Any, ...], attributes: dict[str, Any]) -> Pattern:
         """Called by an op that is given a pattern: the pattern of that op."""
         return OpPattern(op, operands, {key: tuple(v) if isinstance(v, list) else v for key, v in attributes.items()})
 

@@ -61,6 +61,13 @@ class Program:
         """The nodes of one op, by its name."""
         return [node for node in self.nodes if node.target.name == op]  # type: ignore[union-attr]
 
+    @property
+    def attentions(self) -> list[Node]:
+        """The nodes that relate positions, fused with others or not; their first operands are q, k and v."""
+        from llmc.ir.ops import ATTENTIONS
+
+        return [node for node in self.nodes if node.target.name in ATTENTIONS]  # type: ignore[union-attr]
+
     def weight(self, node: Node) -> Weight:
         """The weight that a `get_attr` node stands for."""
         return self.weights[str(node.target)]

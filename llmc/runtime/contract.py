@@ -26,7 +26,7 @@ from __future__ import annotations
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,9 @@ class Backend(ABC):
     formats: tuple[str, ...] = ("f32",)
     """What `lower` takes weights in, by the names of `str(weight.format)`. Those in any other format are handed over as float32
     (`llmc.runtime.lowering`), which `explain()` tells: a model runs, but takes the memory of float32."""
+
+    fused: Set[str] = frozenset()
+    """The fused ops that it has code for, by name; others are written out before it is given a program (`lowering.lower`)."""
 
     lacks: Mapping[str, str] = {}
     """Why formats are not read, by name, to be told then. Every backend runs every op, with the input of `linear` rounded in

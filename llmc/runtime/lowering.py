@@ -40,14 +40,22 @@ def lower(backend: Backend, name: str, program: Program) -> Lowered:
 
 
 def decomposed(backend: Backend, name: str, program: Program) -> tuple[Program, tuple[PassRecord, ...]]:
-    """The program with float32, made when it is read, in place of formats that the backend does not read (`Backend.formats`).
+    """The program without fused ops that the backend has no code for (`Backend.fused`), and with float32, made when it is read,
+    in place of formats that it does not read (`Backend.formats`).
 
-    The record tells which formats those are, why they are not read, and the bytes before and after.
+    The record tells which ops and formats those are, why formats are not read, and the bytes before and after.
     """
+    from llmc.ir.composite import FusedOp
+    from llmc.ir.decompose import decompose
     from llmc.pipeline.record import PassRecord
 
     began = time.perf_counter()
-    after, matched, notes = _readable_formats(backend, name, program)
+    apart = decompose(program, backend.fused)
+    after, matched, notes = _readable_formats(backend, name, apart)
+    if apart is not program:
+        unknown = [node for node in program.nodes if isinstance(node.target, FusedOp) and node.target.name not in backend.fused]
+        names = ", ".join(dict.fromkeys(node.target.name for node in unknown))  # type: ignore[union-attr]
+        matched, notes = matched + len(unknown), [f"backend '{name}' has no code of its own for {names}; written out", *notes]
     if not matched:
         return program, ()
     record = PassRecord(

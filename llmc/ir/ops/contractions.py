@@ -77,3 +77,20 @@ def _infer_matmul(a: TensorType, b: TensorType) -> TensorType:
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Matrix products of the last two fixed dimensions, token by token: `[T, ..., M, K]` by `[T, ..., K, N]`."""
     return torch.matmul(a, b)
+
+
+def _infer_round(x: TensorType, *, to: str) -> TensorType:
+    require_float("round_rows", x)
+    require(x.streams and len(x.shape) >= 2, f"round_rows reads values [T, ..., K], got {x}")
+    known = [name for name in ROUNDINGS if name != "float32"]
+    require(to in known, f"round_rows knows no rounding '{to}'; it knows {', '.join(known)}")
+    return x
+
+
+@op(_infer_round, flops=lambda operands, attributes, result: 3 * result.width)
+def round_rows(x: Tensor, *, to: str) -> Tensor:
+    """The rows (last dimension) that a linear layer with `activations=to` computes with: x `[T, ..., K]`, still float32.
+
+    Rounding again changes no bit, so a linear layer that rounds may read rows that are rounded.
+    """
+    return ROUNDINGS[to](x)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from llmc_xla.formats import Matrix, dense, product, rows
+from llmc_xla.formats import Matrix, dense, product, quantize_rows, rows
 
 Function = Callable[..., Any]
 ORDER = (jnp.bool_, jnp.int64, jnp.float32)
@@ -103,6 +103,14 @@ def expert_linear(
 def top_k(x: Array, *, k: int) -> Array:
     """Largest first; `lax.top_k` lets the first of equal ones come first."""
     return lax.top_k(x, k)[0]
+
+
+def round_rows(x: Array, *, to: str) -> Array:
+    """What a linear layer with such activations computes with, x `[..., K]`."""
+    if to == "int8":
+        levels, scale = quantize_rows(x)
+        return levels * scale
+    return lax.reduce_precision(x, 8, 7)
 
 
 def rms_norm(x: Array, weight: Array | None = None, *, eps: float) -> Array:
@@ -196,6 +204,7 @@ OPS: dict[str, Function] = {
     "expert_linear": expert_linear,
     "top_k": top_k,
     "top_k_indices": lambda x, *, k: lax.top_k(x, k)[1].astype(jnp.int64),
+    "round_rows": round_rows,
     "matmul": jnp.matmul,
     "rms_norm": rms_norm,
     "layer_norm": layer_norm,

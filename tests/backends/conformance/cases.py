@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from llmc.conformance.programs import WIDTH, Make, heads, weight
+from llmc.conformance.fused import FUSED
+from llmc.conformance.programs import WIDTH, Make, angles, heads, weight
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.op import Op
@@ -41,12 +42,6 @@ def whole(op: Op) -> Make:
 
 def gate(activation: str) -> Make:
     return lambda e, a, b: e.op(ops.gated, a, b, activation=activation)
-
-
-def angles(e: Editor, pairs: int) -> tuple[Node, Node]:
-    position = e.op(ops.cast, e.input("position"), dtype="float32")
-    turns = e.op(ops.mul, e.op(ops.reshape, position, shape=(1,)), weight(e, pairs, scale=0.3))
-    return e.op(ops.cos, turns), e.op(ops.sin, turns)
 
 
 def turned(pairs: int, layout: str) -> Make:
@@ -144,5 +139,8 @@ CASES: dict[str, Make] = {
     "expert_linear-same": lambda e, a, b: e.op(
         ops.expert_linear, a, e.op(ops.expand, chosen(e, b, 1), shape=(3,)), weight(e, 5 * 4, WIDTH), experts=5
     ),
+    "round_rows": lambda e, a, b: e.op(ops.round_rows, heads(e, a), to="int8"),
+    "round_rows-bfloat16": lambda e, a, b: e.op(ops.round_rows, a, to="bfloat16"),
+    **FUSED,
     "select_rows": lambda e, a, b: e.op(ops.exp, e.op(ops.select_rows, a)),
 }

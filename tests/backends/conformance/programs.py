@@ -46,6 +46,13 @@ def heads(editor: Editor, x: Node, count: int = 3) -> Node:
     return editor.op(ops.reshape, x, shape=(count, WIDTH // count))
 
 
+def angles(editor: Editor, pairs: int) -> tuple[Node, Node]:
+    """cos and sin `[T, pairs]` of what positions are turned by."""
+    position = editor.op(ops.cast, editor.input("position"), dtype="float32")
+    turns = editor.op(ops.mul, editor.op(ops.reshape, position, shape=(1,)), weight(editor, pairs, scale=0.3))
+    return editor.op(ops.cos, turns), editor.op(ops.sin, turns)
+
+
 def exact(program: Program, ids: list[int]) -> NDArray[np.float64]:
     """The output of the reference semantics in float64."""
     module = program.as_module().double()

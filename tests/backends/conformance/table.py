@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmc.conformance.subject import Subject, subject
 from llmc.conformance.whole import WHOLE
 from llmc.errors import UnsupportedError
 from llmc.ir.op import OPS
+from llmc.ir.ops import FUSED
 
 Key = tuple[str, ...]
 """A case: its kind (op, score, whole or weight) and name."""
@@ -62,6 +63,7 @@ def page(names: list[str]) -> str:
     for family in FAMILIES:
         members = [name for name, op in OPS.items() if op.__module__.endswith(family)]
         row(f"{family}: {', '.join(sorted(members))}", partial(_ops, members, refused))
+    row("fused ops with code of their own", lambda s: _fused(s.backend.fused))
     for name in SCORES:
         row(f"attention: {name}", lambda s, name=name: _yes(("score", name) not in refused[s.name]))  # type: ignore[misc]
     for name in WHOLE:
@@ -92,6 +94,12 @@ def _yes(runs: bool) -> str:
 def _ops(members: list[str], refused: Refused, tested: Subject) -> str:
     missing = sorted({op_of(key[1]) for key in refused[tested.name] if key[0] in ("op", "whole")} & set(members))
     return "all" if not missing else f"all but {', '.join(missing)}"
+
+
+def _fused(names: Set[str]) -> str:
+    missing = sorted(set(FUSED) - names)
+    few = f"all but {', '.join(missing)}" if missing else "all"
+    return few if len(missing) < len(names) else ", ".join(sorted(names)) or "none"
 
 
 def _format(format: str, refused: Refused, tested: Subject) -> str:

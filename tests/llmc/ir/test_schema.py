@@ -34,6 +34,8 @@ def cases():
     for x in STREAMS:
         yield "logical_not", (x,), {}
         yield "gelu", (x,), {"approximate": "none"}
+        yield from ((name, (x,), {"to": "int8"}) for name in ("round_rows", "rounded_silu", "rounded_relu"))
+        yield "rounded_gelu", (x,), {"approximate": "none", "to": "int8"}
         yield from (("cast", (x,), {"dtype": dtype}) for dtype in DTYPES)
         for name, dims, keep in itertools.product(ops.REDUCTIONS, ((1,), (1, 2), (-1,), (0,), ()), (True, False)):
             yield name, (x,), {"dims": dims, "keepdim": keep}
@@ -44,9 +46,12 @@ def cases():
             yield "embedding", (x, other), {}
             yield "rms_norm", (x, other), {"eps": 1e-5}
             yield "layer_norm", (x, TensorType("float32", (4,)), other), {"eps": 1e-5}
+            yield from norms(x, other)
         for other in STREAMS:
             yield "matmul", (TensorType(x.dtype, ("T", 2, 4)), TensorType(other.dtype, ("T", 4, 2))), {}
             yield "gated", (x, other), {"activation": "silu"}
+            yield "rounded_gated", (x, other), {"activation": "silu", "to": "int8"}
+            yield from (("add_rms_norm", (x, other), {"eps": 1e-5}), ("add_layer_norm", (x, other), {"eps": 1e-5}))
             yield "concat", (x, other), {"dim": 1}
             yield "rope", (TensorType(x.dtype, ("T", 2, 8)), other, other), {"layout": "halves"}
         for shape in ((0,), (4,), (2, 4), (-1,), (-1, 4), (3, 4)):
@@ -55,6 +60,14 @@ def cases():
         yield "slice", (x,), {"dim": 1, "start": 0, "stop": 3, "step": 2}
     conditions, first, second = [*STREAMS[4:], True, None], [*STREAMS[:6], 2.5, True, None], [0, *STREAMS[:5]]
     yield from (("where", operands, {}) for operands in itertools.product(conditions, first, second))
+
+
+def norms(x, weight):
+    """The fused forms."""
+    attributes = {"eps": 1e-5, "to": "int8"}
+    for kind, operands in (("rms", (weight,)), ("layer", (weight, weight))):
+        yield f"rounded_{kind}_norm", (x, *operands), attributes
+        yield f"rounded_add_{kind}_norm", (x, x, *operands), attributes
 
 
 def example(kind):
@@ -78,7 +91,7 @@ def test_every_op_computes_what_its_type_rule_lets_pass():
             wrong.append((name, operands, kind, value.dtype, value.shape))
         passed.add(name)
     assert not wrong
-    assert passed == set(OPS) - {"attention", "pool", "select_rows"}
+    assert passed == set(OPS) - {"attention", "pool", "rope_attention", "select_rows"}
 
 
 def heads(m):
