@@ -69,7 +69,7 @@ def main(
     torch.set_num_threads(threads)
     text = (BUNDLED / "heldout.txt").read_text()
     ids = llmc.compile(model, backend="eager").tokenizer.encode(text)[:PROMPT_TOKENS]
-    sides = {PEER: peer(model, ids), **{f"llmc {recipe}": ours(model, recipe, ids, threads) for recipe in ("none", "int8")}}
+    sides = {PEER: peer(model, ids), **{f"llmc {recipe}": ours(model, recipe, ids, threads) for recipe in ("fuse", "int8")}}
     for sample in sides.values():
         sample()
     samples: dict[str, list[float]] = {name: [] for name in sides}

@@ -31,11 +31,20 @@ def llmc_passes(register: Callable[[str, str], None]) -> None:
     register("fuse-residual-norm", "llmc.passes.fusion.residual_norm:FuseResidualNorm")
     register("fuse-rounding", "llmc.passes.fusion.rounding:FuseRounding")
     register("fuse-rope-cache", "llmc.passes.fusion.rope_cache:FuseRopeCache")
+    register("cast-bfloat16", "llmc.passes.quantization.cast_bfloat16:CastBfloat16")
     register("quantize", "llmc.passes.quantization.quantize:Quantize")
 
 
 @hookimpl
 def llmc_recipes(register: Callable[[str, list[Any], str], None]) -> None:
-    """`none` changes no number beyond rounding; `int8` rounds weights and activations."""
-    register("none", FUSE, "Raise and merge; weights stay as they are, no number changes beyond rounding.")
+    """From nothing at all to four bits, each but the first on top of `fuse`."""
+    register("none", [], "The graph as it was captured, op by op; to compare with.")
+    register("fuse", FUSE, "Raise and merge; weights stay as they are, no number changes beyond rounding.")
+    register("bf16", [*FUSE, "cast-bfloat16"], "Weights and what they are multiplied with in bfloat16: half of the bytes.")
     register("int8", [*FUSE, {"name": "quantize", "bits": 8}], "Weights and activations in 8 bits: a quarter of the bytes.")
+    four = {"name": "quantize", "bits": 4, "group_size": 32, "embeddings": True}
+    register(
+        "int4",
+        [*FUSE, four],
+        "Weights in 4 bits by groups of 32, head and tables too; activations in 8: a seventh of the bytes.",
+    )

@@ -26,7 +26,7 @@ WIDTH = 160
 DEFAULT_BACKEND = "cpu"
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name or YAML file; 'llmc recipes' lists them. [default: none]")
+    str | None, typer.Option("--recipe", help="A recipe's name or YAML file; 'llmc recipes' lists them. [default: fuse]")
 ]
 PassOption = Annotated[
     list[str] | None, typer.Option("--pass", metavar="NAME[:k=v,...]", help="A further pass, with options. Repeatable.")

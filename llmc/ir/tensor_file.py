@@ -45,7 +45,7 @@ def write_weights(weights: Mapping[str, Weight], path: Path) -> None:
         file.truncate(8 + len(text) + end)
         for name, weight in weights.items():
             rows = weight.shape[0] if weight.shape else 1
-            step = max(BLOCK_BYTES * rows // max(weight.bytes, 1), 1)
+            step = max(BLOCK_BYTES * rows // max(weight.bytes, 4 * math.prod(weight.shape), 1), 1)  # it is made from float32
             for start in range(0, rows, step):
                 block = weight.parts(start, min(start + step, rows)) if weight.shape else weight.parts()
                 for part, tensor in block.items():

@@ -110,5 +110,6 @@ def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
     option = ".".join(map(str, where))
     if kind == "extra_forbidden":
         return f"there is no option '{option}'"
+    message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"option '{option}': {message}" if option else message

@@ -8,13 +8,11 @@ from typing import Any
 from llmc.pipeline.pipeline import Pipeline
 from llmc.plugins.registry import Registry, default
 
-DEFAULT_RECIPE = "none"
+DEFAULT_RECIPE = "fuse"
 
 
-def resolve(
-    recipe: str | Sequence[Any] | None = None, passes: Any = None, registry: Registry | None = None
-) -> Pipeline:
-    """The passes of a recipe (its name, or a list; "none" by default), then those the user asked for, in a valid order.
+def resolve(recipe: str | Sequence[Any] | None = None, passes: Any = None, registry: Registry | None = None) -> Pipeline:
+    """The passes of a recipe (its name, or a list; "fuse" by default), then those the user asked for, in a valid order.
 
     A pass is given by name, `{"name": ..., option: ...}`, class or instance, one alone without a list. Only `passes` count as
     asked for by name; those that the recipe has already are asked for where they stand, with the options given, if any.

@@ -24,7 +24,7 @@ TIE = 1e-4
 _made: dict = {}
 
 
-def compiled(folder, recipe="none", backend="cpu"):
+def compiled(folder, recipe="fuse", backend="cpu"):
     key = (folder, str(recipe), backend)
     if key not in _made:
         _made[key] = llmc.compile(folder, recipe=recipe, backend=backend)
@@ -58,7 +58,7 @@ def some_ids(folder, count, seed=0):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "eager"])
-@pytest.mark.parametrize("recipe", [[], "none"], ids=["raw", "none"])
+@pytest.mark.parametrize("recipe", [[], "fuse"], ids=["raw", "fuse"])
 @pytest.mark.parametrize("folder", MODELS.values())
 def test_logits_are_those_of_the_original_in_every_form(folder, recipe, backend):
     executable = compiled(folder, recipe, backend).executable
@@ -72,7 +72,7 @@ def test_logits_are_those_of_the_original_in_every_form(folder, recipe, backend)
         assert relative_error(values, exact(folder, prompt)) <= 1e-5
 
 
-@pytest.mark.parametrize("recipe", ["none", "int8"])
+@pytest.mark.parametrize("recipe", ["fuse", "int8"])
 def test_rows_are_the_same_bits_alone_in_a_batch_in_chunks_and_with_any_threads(recipe):
     executable = compiled(BUNDLED, recipe).executable
     prompts = [text_ids(n, 500 * n) for n in (90, 7, 33, 1)]

@@ -12,7 +12,7 @@ import llmc
 from llmc.runtime.sequences import Sequences
 
 
-@pytest.fixture(scope="module", params=["none", "int8"])
+@pytest.fixture(scope="module", params=["fuse", "int8"])
 def model(request):
     return llmc.compile(TINY_LM, backend="xla", recipe=request.param)
 

@@ -9,7 +9,8 @@ from xla_cases import WIDTH, captured, chunked, error, library_model, lowered, p
 
 from llmc.conformance.formats import stored
 from llmc.ir import ops
-from llmc.ir.weights import Stored, Weight
+from llmc.ir.spill import Spilled
+from llmc.ir.weights import Stored
 
 
 def int8(*shape):
@@ -101,8 +102,8 @@ def test_table_in_int8_is_looked_up():
 
 def test_quantized_model_keeps_int8_and_is_read_by_rows(monkeypatch):
     asked = []
-    original = Weight.evaluate
-    monkeypatch.setattr(Weight, "evaluate", lambda self, *rows: asked.append(rows) or original(self, *rows))
+    original = Spilled.parts
+    monkeypatch.setattr(Spilled, "parts", lambda self, *rows: asked.append(rows) or original(self, *rows))
     monkeypatch.setattr(formats, "CHUNK_ELEMENTS", 72 * 50)
     program = captured(library_model("rope"), "int8")
     asked.clear()

@@ -47,7 +47,7 @@ def library_model(kind: str) -> nn.Module:
     return modules.library_model(kind, 3, **sizes)
 
 
-def captured(module: nn.Module, recipe: str = "none") -> Program:
+def captured(module: nn.Module, recipe: str = "fuse") -> Program:
     """Its program after a recipe."""
     return resolve(recipe).run(capture(module).program, default()).program
 

@@ -28,7 +28,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "tril": TrilAttention,
 }
 MODELS = (*MAKERS, *(["bundled"] if BUNDLED.is_dir() else []))
-RECIPES: dict[str, Any] = {"raw": [], "none": "none", "int8": "int8"}
+RECIPES: dict[str, Any] = {"raw": [], "fuse": "fuse", "int8": "int8"}
 """By name; raw runs no pass, so that no pattern but attention is raised."""
 
 

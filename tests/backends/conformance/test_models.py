@@ -13,7 +13,7 @@ def lowered(subject, name, recipe):
     return subject.lower(("model", name, recipe), lambda: models.program(name, recipe))
 
 
-@pytest.mark.parametrize("recipe", ["raw", "none"])
+@pytest.mark.parametrize("recipe", ["raw", "fuse"])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_float32_agrees_with_the_original_in_every_form(subject, name, recipe):
     executable, vocab = lowered(subject, name, recipe), models.captured(name).vocab_size
@@ -27,14 +27,14 @@ def test_float32_agrees_with_the_original_in_every_form(subject, name, recipe):
         assert relative_error(values, models.exact(name, prompt)) <= CLOSE
 
 
-@pytest.mark.parametrize("recipe", ["none", "int8"])
+@pytest.mark.parametrize("recipe", ["fuse", "int8"])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_rows_are_the_same_in_every_form_and_with_one_thread_or_two(subject, name, recipe):
     """Bit for bit where the backend is `row_exact`; where it is not, as near as they are to the original, about."""
     executable, vocab = lowered(subject, name, recipe), models.captured(name).vocab_size
     ids = some_ids(45, vocab, seed=1)
     whole = prefill(executable.context(CACHE_BLOCKS, threads=2), ids)
-    tolerance = CLOSE if recipe == "none" else relative_error(whole, models.exact(name, ids))
+    tolerance = CLOSE if recipe == "fuse" else relative_error(whole, models.exact(name, ids))
     assert same_rows(executable, prefill(executable.context(CACHE_BLOCKS, threads=1), ids), whole, tolerance)
     for size in (1, 5, 32) if executable.row_exact else (5,):
         rows = chunked(executable.context(CACHE_BLOCKS, threads=2), ids, size)

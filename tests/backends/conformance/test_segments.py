@@ -19,14 +19,14 @@ BLOCKS = 8
 
 @cache
 def parts():
-    whole = models.program(NAME, "none")
+    whole = models.program(NAME, "fuse")
     border = whole.blocks.layers[0][next(iter(whole.blocks.carried))]  # what goes from the first layer to the second
     first = segment(whole, {}, {"hidden": border})
     return first, segment(whole, {"hidden": border}, {"logits": whole.results[0]})
 
 
 def test_two_segments_give_the_rows_of_the_whole_in_every_step(subject):
-    whole = subject.lower(("model", NAME, "none"), lambda: models.program(NAME, "none"))
+    whole = subject.lower(("model", NAME, "fuse"), lambda: models.program(NAME, "fuse"))
     first, second = (subject.lower(("segment", i), lambda i=i: parts()[i]) for i in range(2))
     assert second.inputs["hidden"].shape == (WIDTH,) and "input_ids" not in second.inputs
     one, *two = (executable.context(BLOCKS) for executable in (whole, first, second))

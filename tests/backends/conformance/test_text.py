@@ -13,7 +13,7 @@ TIE = 1e-4
 """Two logits as near as this may change places by rounding."""
 
 
-@pytest.mark.parametrize("recipe", ["none", "int8"])
+@pytest.mark.parametrize("recipe", ["fuse", "int8"])
 def test_model_that_was_saved_and_loaded_gives_what_it_gave(subject, recipe, tmp_path):
     model = llmc.compile(models.original("library-rope"), recipe=recipe, backend=subject.name)
     model.save(tmp_path / "model")
@@ -32,7 +32,7 @@ def test_model_that_was_saved_and_loaded_gives_what_it_gave(subject, recipe, tmp
 def test_greedy_text_is_that_of_the_reference_up_to_a_tie(subject):
     model = llmc.compile(models.BUNDLED, backend=subject.name)
     prompts = [[1, 17, 300], some_ids(20, model.info.vocab_size), [5]]
-    eager = subject_of("eager").lower(("model", "bundled", "none"), lambda: models.program("bundled", "none"))
+    eager = subject_of("eager").lower(("model", "bundled", "fuse"), lambda: models.program("bundled", "fuse"))
     for prompt, result in zip(prompts, model.generate(prompts, max_new_tokens=24), strict=True):
         assert len(result.tokens) > 0
         logits = prefill(eager.context(CACHE_BLOCKS), [*prompt, *result.tokens])[len(prompt) - 1 : -1]

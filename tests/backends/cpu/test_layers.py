@@ -149,7 +149,7 @@ def lowered(module, recipe, *example):
 CASES = (EmbeddingEverywhere, TwoStreams, Crossing, FirstTied, LayerTables, SecondTied, SharedCache, LastCacheAgain)
 
 
-@pytest.mark.parametrize("recipe", [[], "none"], ids=["raw", "none"])
+@pytest.mark.parametrize("recipe", [[], "fuse"], ids=["raw", "fuse"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_layers_of_unusual_shape_agree_with_the_original(case, recipe):
     module = case()
@@ -161,7 +161,7 @@ def test_layers_of_unusual_shape_agree_with_the_original(case, recipe):
     assert np.array_equal(whole, chunked(executable.context(CACHE_BLOCKS, 1), IDS, 7))
 
 
-@pytest.mark.parametrize("recipe", [[], "none", "int8"], ids=["raw", "none", "int8"])
+@pytest.mark.parametrize("recipe", [[], "fuse", "int8"], ids=["raw", "fuse", "int8"])
 @pytest.mark.parametrize("layers", range(1, 7))
 def test_rows_are_the_same_however_they_are_asked_for_with_any_number_of_layers(layers, recipe):
     """After an odd number of swaps the residual stream is where the other buffer was."""
@@ -176,23 +176,23 @@ def test_rows_are_the_same_however_they_are_asked_for_with_any_number_of_layers(
 
 
 def test_shared_keys_and_values_have_one_cache():
-    program, _ = lowered(SharedCache(), "none", (torch.arange(6)[None],))
+    program, _ = lowered(SharedCache(), "fuse", (torch.arange(6)[None],))
     generator = Generator(program)
     assert generator.layers >= 2 and len(generator.caches.floats) == 2
     assert not any("write_keys" in statement.text for statement in (*generator.body, *generator.epilogue))
 
 
 def test_table_tied_to_the_head_is_stored_once_and_a_layers_table_in_one_layout():
-    program, _ = lowered(library_model("rope", tie_word_embeddings=True), "none")
+    program, _ = lowered(library_model("rope", tie_word_embeddings=True), "fuse")
     plain = sum(weight.bytes for weight in program.weights.values())
     assert Generator(program).packer.size < plain + 64 * 128 * len(program.weights)
-    program, _ = lowered(LayerTables(), "none", (torch.arange(6)[None],))
+    program, _ = lowered(LayerTables(), "fuse", (torch.arange(6)[None],))
     assert "embedding_f32" not in " ".join(s.text for s in Generator(program).body)
 
 
 def test_operand_that_is_not_the_same_in_every_layer_is_refused_loudly():
     """The generator does not rely on what `llmc.ir.blocks` proved."""
-    program, _ = lowered(TwoStreams(6), "none", (torch.arange(6)[None],))
+    program, _ = lowered(TwoStreams(6), "fuse", (torch.arange(6)[None],))
     blocks = program.blocks
     assert blocks is not None and len(blocks.carried) == 2
     first, second = blocks.carried

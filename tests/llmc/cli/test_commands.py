@@ -25,8 +25,9 @@ def test_generate_writes_the_text_of_the_library_call(run, artifact):
 
 
 def test_generate_reads_the_prompt_from_stdin(run, artifact):
-    assert run("generate", artifact, "-", "--max-new-tokens", 5, stdin=PROMPT)[1] == (
-        run("generate", artifact, PROMPT, "--max-new-tokens", 5)[1]
+    assert (
+        run("generate", artifact, "-", "--max-new-tokens", 5, stdin=PROMPT)[1]
+        == (run("generate", artifact, PROMPT, "--max-new-tokens", 5)[1])
     )
 
 
@@ -111,7 +112,7 @@ def test_passes_backends_and_plugins_list_what_is_built_in(run):
 
 def test_recipes_are_listed_with_their_passes_and_one_is_shown_with_all_options(run):
     listed = {entry["name"]: entry for entry in json.loads(run("recipes", "--json")[1])["recipes"]}
-    assert {"none", "int8"} <= set(listed) and all(entry["summary"] for entry in listed.values())
+    assert {"none", "fuse", "bf16", "int8", "int4"} <= set(listed) and all(entry["summary"] for entry in listed.values())
     one = json.loads(run("recipes", "int8", "--json")[1])
     assert one == listed["int8"] and one["distribution"] == "llmc"
     [quantize] = [step for step in one["passes"] if step["pass"] == "quantize"]
@@ -179,7 +180,7 @@ def test_bisect_finds_the_guilty_pass(run, spoil):
 
 
 def test_bisect_is_content_with_what_is_right(run):
-    code, out, _ = run("bisect", MODEL, "--recipe", "none")
+    code, out, _ = run("bisect", MODEL, "--recipe", "fuse")
     assert code == 0 and "no pass is to blame" in out
 
 

@@ -13,7 +13,7 @@ from llmc.plugins.registry import default
 
 @pytest.fixture(scope="module")
 def whole():
-    return resolve("none").run(capture(library_model("rope")).program, default()).program
+    return resolve("fuse").run(capture(library_model("rope")).program, default()).program
 
 
 def test_segment_is_saved_and_printed_with_its_inputs(whole, tmp_path):

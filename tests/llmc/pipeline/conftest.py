@@ -99,6 +99,6 @@ def registry() -> Registry:
     made = Registry([])
     for item in (ExpandSilu, Scale, Damage, Refuse):
         made.register("passes", Entry(item.name, item, "tests", "1"))
-    made.register("recipes", Entry("none", ["expand-silu"], "tests", "1"))
+    made.register("recipes", Entry("fuse", ["expand-silu"], "tests", "1"))
     made.register("recipes", Entry("tripled", ["expand-silu", {"name": "scale", "factor": 3.0}], "tests", "1"))
     return made

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmc.errors import PipelineError
+from llmc.errors import ArtifactError, PipelineError
 from llmc.ir import ops
 from llmc.ir.weights import Stored
 from llmc.passes.fusion.gate_up import FuseGateUp
@@ -52,7 +52,10 @@ def test_quantize_twice_leaves_alone_what_is_done(run_pass):
     assert again is once and "already int8" in ctx.refusals[0][1]
 
 
-@pytest.mark.parametrize("options", [{"bits": 3}, {"bit": 8}, {"skip": 5}])
+@pytest.mark.parametrize("options", [
+    {"bits": 3}, {"bit": 8}, {"skip": 5}, {"group_size": 32}, {"bits": 8, "zero_point": True}, {"bits": 4, "group_size": 48},
+    {"activations": "int4"},
+])  # fmt: skip
 def test_quantize_refuses_options_it_does_not_know(options):
     with pytest.raises(PipelineError, match="quantize"):
         Quantize(**options)
@@ -109,3 +112,66 @@ def test_skip_finds_weights_within_merged_ones(pattern, run_pass):
 def test_skip_that_matches_no_weight_is_an_error_with_names_that_are_near(run_pass):
     with pytest.raises(PipelineError, match=r"'donw\.\*' matches no weight; there are down"):
         run_pass(Quantize(skip=("donw.*",)), program(feed_forward))
+
+
+def formats_of(program):
+    return {str(n.args[1].target): str(program.weight(n.args[1]).format) for n in program.nodes if n.target in READERS}
+
+
+READERS = (ops.linear, ops.embedding)
+
+
+@pytest.mark.parametrize(("options", "form"), [
+    ({}, "int4g32"), ({"group_size": 64}, "int4g64"), ({"group_size": 128, "zero_point": True}, "int4g128z"),
+])  # fmt: skip
+@pytest.mark.parametrize("activations", ["int8", "float32"])
+def test_four_bits_keep_the_numbers_to_a_seventh(options, form, activations, run_pass, difference):
+    before = program(feed_forward)
+    after, ctx = run_pass(Quantize(bits=4, activations=activations, **options), before)
+    assert formats_of(after) == {"w": "f32", "up": form, "down": form} and len(ctx.matches) == 2
+    assert {node.kwargs["activations"] for node in after.find("linear")} == {activations}
+    assert 1e-3 < difference(after, before) < 0.15
+
+
+def test_tables_are_quantized_where_asked_for(run_pass, difference):
+    before = program(feed_forward)
+    after, ctx = run_pass(Quantize(bits=4, embeddings=True), before)
+    assert set(formats_of(after).values()) == {"int4g32"} and len(ctx.matches) == 3 and not ctx.notes
+    assert difference(after, before) < 0.2
+
+
+def test_head_in_other_bits_than_the_body_takes_two_of_them(run_pass):
+    first, ctx = run_pass(Quantize(only=("down",)), program(feed_forward))
+    assert [why for _, why in ctx.refusals] == ["'up' is not among what the options name"]
+    both, ctx = run_pass(Quantize(bits=4, embeddings=True), first)
+    assert formats_of(both) == {"w": "int4g32", "up": "int4g32", "down": "int8"} and "already int8" in ctx.refusals[0][1]
+
+
+def test_only_that_matches_no_weight_is_an_error(run_pass):
+    with pytest.raises(PipelineError, match=r"option 'only': 'head' matches no weight"):
+        run_pass(Quantize(only=("head",)), program(feed_forward))
+
+
+def test_weight_that_float16_scales_cannot_hold_stays_and_is_told(run_pass):
+    def huge(m):
+        big = m.op(ops.linear, m.x, m.weight(Stored(torch.randn(30, 24) * 1e7), "big"))
+        small = m.op(ops.linear, m.x, m.weight(Stored(torch.randn(30, 24) * 1e-8), "small"))
+        return m.op(ops.add, m.op(ops.add, big, small), m.linear(m.x, 30, "fine"))
+
+    after, ctx = run_pass(Quantize(bits=4), program(huge))
+    assert formats_of(after) == {"w": "f32", "big": "f32", "small": "f32", "fine": "int4g32"}
+    big, small = (why for _, why in ctx.refusals)
+    assert "'big': weights of up to" in big and "beyond what scales in float16 reach" in big and "30 of 30 groups" in small
+
+
+def test_weights_are_rounded_once_and_kept_in_a_file_without_a_name(run_pass, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    after, _ = run_pass(Quantize(bits=4), program(feed_forward))
+    assert after.weights["up"].parts()["values"] is not after.weights["up"].base and not list(tmp_path.iterdir())
+    assert torch.equal(after.weights["up"].evaluate(), after.weights["up"].base.evaluate())
+
+
+def test_no_room_for_the_file_is_told_with_the_folder(run_pass, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(ArtifactError, match=r"absent: cannot keep weights there for now.*set TMPDIR"):
+        run_pass(Quantize(bits=4), program(feed_forward))
