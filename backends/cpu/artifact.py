@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import stat
@@ -149,11 +148,13 @@ def loadable(library: Path) -> str:
     """A path of a library that the dynamic linker has not seen for another file.
 
     It compares names before it looks at files: of a library that was replaced, a process would get the old one again, for as
-    long as that is loaded. A few "./" make another name.
+    long as that is loaded. A few "/" and "./", for the bits of a number, make another name.
     """
     status = library.stat()
     known = _spellings.setdefault(library.resolve(), [])
     identity = (status.st_dev, status.st_ino)
     if identity not in known:
         known.append(identity)
-    return os.path.join(library.resolve().parent, *["."] * known.index(identity), library.name)
+    number = known.index(identity)
+    spelling = "".join("/" if bit == "1" else "./" for bit in f"{number:b}") if number else ""
+    return f"{library.resolve().parent}/{spelling}{library.name}"

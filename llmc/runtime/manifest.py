@@ -140,12 +140,15 @@ class Manifest:
         path, expected = _inside(folder, name), self.files[name]
         if not path.is_file():
             return f"{path}: there is no such file"
-        if not isinstance(expected, dict) or path.stat().st_size != expected.get("size"):
-            what = "size"
-        elif verified is not None and verified.sha256(name, path) != expected.get("sha256"):
-            what = "content"
-        else:
-            return ""
+        try:
+            if not isinstance(expected, dict) or path.stat().st_size != expected.get("size"):
+                what = "size"
+            elif verified is not None and verified.sha256(name, path) != expected.get("sha256"):
+                what = "content"
+            else:
+                return ""
+        except OSError as error:
+            return f"{path}: cannot be read: {error}"
         hint = f"; '{REBUILD} {folder}' makes the library from sources that you edited" if path.suffix in SOURCES else ""
         return f"{path}: its {what} is not what {MANIFEST_FILE} says; the file was damaged or changed{hint}"
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Verified:
             temporary.write_text(json.dumps(self._known))
             temporary.replace(self._file)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def file_hash(path: Path) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import llmc
 from llmc.backends.cpu import artifact
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.executable import open_library
-from llmc.errors import ArtifactError, ToolchainError
+from llmc.errors import ArtifactError, InputError, PluginError, ToolchainError
 from llmc.ir import ops
 from llmc.ir.score import CAUSAL, SCORE
 from llmc.runtime import processor
@@ -339,3 +341,37 @@ def test_library_opened_twice_is_opened_once_and_a_new_file_of_its_name_is_anoth
     shutil.copyfile(path, path.with_name("copy"))
     path.with_name("copy").replace(path)
     assert len(names) == 1 and open_library(path)._name not in names
+
+
+@pytest.fixture(scope="module")
+def kept(model, tmp_path_factory):
+    """An artifact for tests that put back what they change."""
+    folder = tmp_path_factory.mktemp("kept") / "m"
+    model.save(folder)
+    return folder
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damage_of_any_file_is_refused_or_changes_nothing(model, kept, data):
+    """Of the manifest too, which no hash protects. Files are replaced: the library is loaded, and must not change beneath."""
+
+    def put(content):
+        path.with_name("new").write_bytes(content)
+        path.with_name("new").replace(path)
+
+    path = data.draw(st.sampled_from(sorted(p for p in kept.rglob("*") if p.is_file())), label="file")
+    before = path.read_bytes()
+    at = data.draw(st.integers(0, len(before) - 1), label="at")
+    kind = data.draw(st.sampled_from(["flip", "cut", "insert"]), label="kind")
+    byte = data.draw(st.integers(1, 255), label="byte")
+    middle = {"flip": bytes([before[at] ^ byte]) + before[at + 1 :], "cut": b"", "insert": bytes([byte]) + before[at:]}[kind]
+    put(before[:at] + middle)
+    try:
+        found = logits(llmc.load(kept))
+    except (ArtifactError, PluginError, InputError) as error:  # another name of a backend, a shorter context
+        assert str(error)
+    else:
+        assert path.name in ("manifest.json", "weights.safetensors") and np.array_equal(found, logits(model))
+    finally:
+        put(before)
