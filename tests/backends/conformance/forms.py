@@ -26,21 +26,30 @@ class Runner:
 
     def step(self, work: list[tuple[int, list[int]]]) -> Logits:
         """One step over runs of (sequence, ids); all rows."""
+        return next(iter(self.outputs(work).values()))
+
+    def outputs(self, work: list[tuple[int, list[int]]]) -> dict[str, Logits]:
+        """All outputs of such a step."""
         batch = self.sequences.batch(work, ["all"] * len(work))
-        return np.asarray(next(iter(self.context.step(batch).values())))
+        return {name: np.asarray(values) for name, values in self.context.step(batch).items()}
 
 
 def prefill(context: Context, ids: list[int]) -> Logits:
     """All at once."""
-    runner = Runner(context)
-    return runner.step([(runner.sequences.create(), ids)])
+    return chunked(context, ids, len(ids))
 
 
 def chunked(context: Context, ids: list[int], size: int) -> Logits:
     """`size` tokens a step; 1 is decoding."""
+    return next(iter(chunked_all(context, ids, size).values()))
+
+
+def chunked_all(context: Context, ids: list[int], size: int) -> dict[str, Logits]:
+    """Every output."""
     runner = Runner(context)
     sequence = runner.sequences.create()
-    return np.concatenate([runner.step([(sequence, ids[i : i + size])]) for i in range(0, len(ids), size)])
+    steps = [runner.outputs([(sequence, ids[i : i + size])]) for i in range(0, len(ids), size)]
+    return {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
 
 
 def ragged(context: Context, prompts: list[list[int]]) -> list[Logits]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -23,16 +23,25 @@ Make = Callable[[Editor, Node, Node], Node]
 
 def build(make: Make) -> Program:
     """A program whose one output is the result of `make`, flattened to float32 `[T, ...]`."""
+    return build_all({"logits": make})
+
+
+def build_all(makes: Mapping[str, Make]) -> Program:
+    """A program with an output for each: what is made of the same two values, flattened to float32 `[T, ...]`."""
     torch.manual_seed(5)
     editor = Editor()
     ids = editor.input("input_ids")
     tables = [editor.weight(Stored(torch.randn(VOCAB, WIDTH)), name) for name in ("a", "b")]
-    result = make(editor, *(editor.op(ops.embedding, ids, table) for table in tables))
-    if result.meta["type"].dtype != "float32":
-        result = editor.op(ops.cast, result, dtype="float32")
-    result = editor.op(ops.reshape, result, shape=(result.meta["type"].width,))
-    editor.outputs = ("logits",)
-    editor.graph.output((result,))
+    a, b = (editor.op(ops.embedding, ids, table) for table in tables)
+    drawn, results = torch.random.get_rng_state(), []
+    for make in makes.values():
+        torch.random.set_rng_state(drawn)  # a case has the same weights alone and beside others
+        result = make(editor, a, b)
+        if result.meta["type"].dtype != "float32":
+            result = editor.op(ops.cast, result, dtype="float32")
+        results.append(editor.op(ops.reshape, result, shape=(result.meta["type"].width,)))
+    editor.outputs = tuple(makes)
+    editor.graph.output(tuple(results))
     return editor.finish()
 
 
@@ -54,13 +63,18 @@ def angles(editor: Editor, pairs: int) -> tuple[Node, Node]:
 
 
 def exact(program: Program, ids: list[int]) -> NDArray[np.float64]:
-    """The output of the reference semantics in float64."""
+    """The first output of the reference semantics in float64."""
+    return next(iter(exact_all(program, ids).values()))
+
+
+def exact_all(program: Program, ids: list[int]) -> dict[str, NDArray[np.float64]]:
+    """Every output of the reference semantics in float64."""
     module = program.as_module().double()
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         with torch.no_grad():
-            return module(torch.tensor(ids))["logits"].numpy()
+            return {name: value.numpy() for name, value in module(torch.tensor(ids)).items()}
     finally:
         torch.set_default_dtype(before)
 

@@ -11,6 +11,7 @@ from llmc.conformance.formats import FORMATS, WEIGHTS
 from llmc.conformance.programs import Make, build, every_output
 from llmc.conformance.scores import SCORES
 from llmc.conformance.subject import Subject, subject
+from llmc.conformance.together import lower_together
 from llmc.conformance.whole import WHOLE
 from llmc.errors import UnsupportedError
 from llmc.ir.op import OPS
@@ -19,7 +20,7 @@ from llmc.ir.ops import FUSED
 Key = tuple[str, ...]
 """A case: its kind (op, score, whole or weight) and name."""
 
-FAMILIES = ("pointwise", "reductions", "views", "contractions", "norms", "attention", "pooling")
+FAMILIES = ("pointwise", "reductions", "views", "contractions", "norms", "attention", "experts", "pooling")
 """Modules of `llmc.ir.ops`, in the order of the table."""
 
 HEAD = """# Backends
@@ -79,6 +80,8 @@ def refusals(tested: Subject) -> Iterator[tuple[Key, str]]:
     """Each case that the backend refuses, by kind and name, and what it says."""
     kinds: list[tuple[str, Mapping[Any, Make]]] = [("op", CASES), ("score", SCORES), ("whole", WHOLE), ("weight", WEIGHTS)]
     for kind, cases in kinds:
+        if kind != "whole" and lower_together(tested, kind, cases):
+            continue
         for name, make in cases.items():
             key = (kind, *name) if isinstance(name, tuple) else (kind, name)
             try:

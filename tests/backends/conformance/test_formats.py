@@ -3,25 +3,20 @@
 import pytest
 
 from llmc.conformance.formats import FORMATS, REQUIRED, WEIGHTS, rounds
-from llmc.conformance.forms import CACHE_BLOCKS, chunked, prefill, relative_error, same_rows
-from llmc.conformance.programs import build, exact, some_ids
+from llmc.conformance.programs import build
+from llmc.conformance.together import find
 from llmc.runtime.lowering import decomposed
 
 TOLERANCE = 5e-6
 ROUNDED = 1e-3
 """With rounded activations: one that lies between two steps may fall to the other side."""
-TOKENS = 39
 
 
 @pytest.mark.parametrize(("use", "format"), WEIGHTS, ids=["-".join(key) for key in WEIGHTS])
 def test_weight_computes_as_what_it_stands_for(subject, use, format):
-    program, ids = build(WEIGHTS[use, format]), some_ids(TOKENS)
-    executable = subject.lower(("weight", use, format), lambda: program)
-    values = prefill(executable.context(CACHE_BLOCKS, threads=2), ids)
-    rounded = rounds(use, format)
-    assert relative_error(values, exact(program, ids)) <= (ROUNDED if rounded else TOLERANCE)
-    again = chunked(executable.context(CACHE_BLOCKS, threads=1), ids, 13)
-    assert same_rows(executable, again, values, ROUNDED if rounded else 1e-5)
+    found, rounded = find(subject, "weight", WEIGHTS, (use, format)), rounds(use, format)
+    assert found.error <= (ROUNDED if rounded else TOLERANCE)
+    assert found.same_by_thirteen(ROUNDED if rounded else 1e-5)
 
 
 def test_formats_are_those_that_are_read_and_all_others_have_a_reason(subject):
