@@ -1,4 +1,4 @@
-"""Quantize the weights of linear layers and of tables, and round what linear layers read as it comes."""
+"""Quantize the weights of linear layers, experts and tables, and round what they are multiplied with as it comes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llmc.ir.program import Program, origin_of
 from llmc.ir.spill import Spilled, spill
 from llmc.ir.weights import Concatenated, Encoded, Weight
 from llmc.passes.quantization.grouped import coarse_groups, round_groups
+from llmc.passes.quantization.products import PRODUCTS, READERS, matrix, read
 from llmc.passes.quantization.rounding import round_rows
 from llmc.pipeline.base import Pass, PassContext
 
@@ -69,7 +70,7 @@ class Quantize(Pass):
         editor = program.edit(self.name)
         wanted: dict[str, list[Node]] = {}
         for node in readers(editor, self.config.embeddings):
-            name = str(node.args[1].target)  # type: ignore[union-attr]
+            name = str(matrix(node).target)
             reason = self.obstacle(name, program.weights[name])
             if reason is None:
                 wanted.setdefault(name, []).append(node)
@@ -80,7 +81,7 @@ class Quantize(Pass):
             table = put(editor, name, weight, ctx)
             for node in wanted[name]:
                 ctx.matched(origin_of(node))
-                self.read(editor, node, table)
+                read(editor, node, table, self.config.activations)
         return editor.finish() if made else program
 
     def obstacle(self, name: str, weight: Weight) -> str | None:
@@ -109,20 +110,12 @@ class Quantize(Pass):
                     ctx.refused(origin_of(node), f"'{name}': {error}")
         return made
 
-    def read(self, editor: Editor, node: Node, table: Node) -> None:
-        """Let a node read the quantized form."""
-        operands = (node.args[0], table, *node.args[2:])
-        attributes = {**node.kwargs, "activations": self.config.activations} if node.target is ops.linear else {}
-        with editor.before(node):
-            editor.replace(node, editor.op(node.target, *operands, **attributes))  # type: ignore[arg-type]
-        editor.graph.erase_node(node)
-
 
 def readers(editor: Editor, embeddings: bool) -> Iterator[Node]:
-    """The linear nodes, and if wanted the embedding nodes by token ids whose table no linear node reads."""
-    linears = [node for node in editor.nodes if node.target is ops.linear]
-    yield from linears
-    tables = {node.args[1] for node in linears}
+    """The products, and if wanted the embedding nodes by token ids whose table no product reads."""
+    products = [node for node in editor.nodes if node.target in PRODUCTS]
+    yield from products
+    tables = {matrix(node) for node in products}
     for node in editor.nodes if embeddings else ():
         if node.target is ops.embedding and node.args[0].target == "input_ids" and node.args[1] not in tables:  # type: ignore[union-attr]
             yield node
@@ -139,9 +132,9 @@ def check_scales(name: str, weight: Weight, ctx: PassContext) -> None:
 
 
 def put(editor: Editor, name: str, weight: Weight, ctx: PassContext) -> Node:
-    """The node of the quantized form of a weight: its own, unless something reads it that is neither linear nor embedding."""
+    """The node of the quantized form of a weight: its own, unless something reads it that is neither product nor embedding."""
     table = editor.named_weight(name)
-    others = [user for user in table.users if user.target not in (ops.linear, ops.embedding)]
+    others = [user for user in table.users if user.target not in READERS]
     if others:
         ctx.note(f"'{name}' is also read by {others[0].name}, for which it stays as it is beside its {weight.format} form")
         return editor.weight(weight, f"{name}.{weight.format}")
