@@ -6,14 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmc.backends.cpu import artifact, toolchain
+from llmc.backends.cpu import artifact, limits, toolchain
 from llmc.backends.cpu.artifact import Facts
 from llmc.backends.cpu.build import build
 from llmc.backends.cpu.executable import ABI, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS, Target, best, named
 from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
 from llmc.ir.formats import INT4
-from llmc.runtime.contract import BLOCK, Availability, Backend
+from llmc.runtime.contract import BLOCK, Availability, Backend, Rate
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
@@ -100,6 +100,9 @@ class CpuBackend(Backend):
     def targets(self) -> tuple[str, ...]:
         """Instruction sets: those of this processor from the best, then those that code can only be compiled for."""
         return tuple(sorted(TARGETS, key=lambda name: bool(TARGETS[name].lacking)))
+
+    def measure_limits(self, threads: int) -> dict[str, Rate]:
+        return limits.measure(self.target.name, threads)
 
     def version(self) -> str:
         return toolchain.compiler_version(tuple(toolchain.command()))

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmc import __version__
-from llmc.cli import backends, bisect, chat, compile, eval, generate, inspect, passes, plugins, rebuild, recipes, verify
+from llmc.cli import backends, bench, bisect, chat, compile, eval, generate, inspect, passes, plugins, rebuild, recipes, verify
 from llmc.cli.progress import tell
 from llmc.errors import LLMCError
 
@@ -101,6 +101,7 @@ app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("inspect")(inspect.inspect)
 app.command("eval")(eval.evaluate)
+app.command("bench")(bench.bench)
 app.command("bisect")(bisect.bisect)
 app.command("verify")(verify.verify)
 app.command("rebuild")(rebuild.rebuild)

@@ -126,6 +126,14 @@ def _whole(name: str, value: Any) -> int:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Something a second, measured several times."""
+
+    median: float
+    best: float
+
+
+@dataclass(frozen=True)
 class Availability:
     """Whether a backend can run here and if not, why."""
 
@@ -191,6 +199,14 @@ class Backend(ABC):
         """This backend making code for one of its targets. Raises UnsupportedError, with a list of them, if it is none."""
         known = ", ".join(self.targets())
         raise UnsupportedError(f"backend '{self.name}' takes no target by name, and got '{name}'; it makes code for {known}")
+
+    def measure_limits(self, threads: int) -> dict[str, Rate]:
+        """What the machine can do at most, measured now, for `llmc bench` to compare with.
+
+        "read": bytes a second from memory. "int8", "bfloat16", "float32": operations a second in products of such numbers, a
+        multiplication and an addition being two. Empty where the backend cannot tell.
+        """
+        return {}
 
     def version(self) -> str:
         """What it runs on besides llmc, by version: a compiler, a library. For listings; empty if there is nothing."""

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
+    from llmc.runtime.contract import Executable
     from llmc.runtime.info import ModelInfo
 
 WIDTH = 110
+
+PROMPT = 256
+"""Tokens before those that a speed is predicted for."""
 
 MOST_OPS = 4
 """Ops whose arithmetic is told apart."""
 
 
-def explain(info: ModelInfo, program: Program, records: Sequence[Any]) -> str:
-    """A table of the passes, what they left alone and noted, and the bytes and FLOPs of the program."""
+def explain(info: ModelInfo, program: Program, records: Sequence[Any], executable: Executable) -> str:
+    """A table of the passes, what they left alone and noted, the bytes and FLOPs of the program, and what they predict."""
     from rich.console import Console
 
     console = Console(record=True, width=WIDTH, file=io.StringIO(), markup=False, highlight=False, emoji=False)
@@ -29,7 +33,7 @@ def explain(info: ModelInfo, program: Program, records: Sequence[Any]) -> str:
         for line in _remarks(record):
             console.print(f"{record.key}: {line}")
     console.print(f"context            {info.max_context} positions")
-    for line in _costs(program):
+    for line in [*_costs(program), *_predictions(info, program, executable)]:
         console.print(line)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
 
@@ -73,6 +77,22 @@ def _costs(program: Program) -> list[str]:
         f"FLOPs a token      {total_cost(program).flops / 1e6:.2f} MFLOP: {most}",
         f"cache a token      {cache_bytes_per_token(program)} bytes",
     ]
+
+
+def _predictions(info: ModelInfo, program: Program, executable: Executable) -> list[str]:
+    """Tokens a second that the machine's limits allow, if they were measured."""
+    from llmc.evaluate.limits import HOURS_KEPT, decode_work, known_limits, prefill_work
+
+    if "logits" not in program.outputs:
+        return []
+    limits = known_limits(info.backend, executable.target, info.threads)
+    if limits is None:
+        return [f"speed              not predicted: 'llmc bench' measures the machine's limits, kept for {HOURS_KEPT} hours"]
+    bytes_read, tokens = executable.block_bytes, min(PROMPT, info.max_context)
+    decode = 1 / decode_work(program, bytes_read, tokens).seconds(limits)
+    prefill = tokens / prefill_work(program, bytes_read, tokens).seconds(limits)
+    measured = f"by limits of {limits.threads} threads measured {limits.age:.1f} hours ago"
+    return [f"speed              at most {decode:.0f} tokens/s after {tokens} tokens, read at {prefill:.0f}, {measured}"]
 
 
 def megabytes(count: int) -> str:

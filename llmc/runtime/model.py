@@ -122,10 +122,10 @@ class CompiledModel:
         return self.tokenizer.encode(prompt)
 
     def explain(self) -> str:
-        """Every pass: what it matched, what it left alone and why; bytes, FLOPs and cache of a token."""
+        """Every pass: what it matched, what it left alone and why; what a token costs, and how fast it could be."""
         from llmc.runtime.explain import explain
 
-        return explain(self.info, self.program, self.records)
+        return explain(self.info, self.program, self.records, self.executable)
 
     def source(self, name: str | None = None) -> str:
         """The code that runs: the main file, or the one of a name. Raises InputError listing the names if there is none."""

@@ -1,0 +1,131 @@
+"""The machine's limits, kept for some hours, and how fast a model could run within them.
+
+The prediction is a roofline (Williams, Waterman and Patterson 2009): a step takes the longer of reading its bytes and doing
+its arithmetic, each at the rate that was measured. It counts no overhead, so it is a bound, which caches may exceed where all
+weights fit in them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmc.runtime.cache import cache_folder
+from llmc.runtime.contract import BLOCK, Backend, Executable, Rate, check_sizes
+
+if TYPE_CHECKING:
+    from llmc.ir.program import Program
+
+HOURS_KEPT = 12
+KINDS = ("int8", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates by name (`Backend.measure_limits`), for code of a target with so many threads, measured at a time (of `time`)."""
+
+    rates: dict[str, Rate]
+    target: str
+    threads: int
+    measured: float
+
+    @property
+    def age(self) -> float:
+        """Hours since it was measured."""
+        return max(0.0, time.time() - self.measured) / 3600
+
+    def rate(self, kind: str) -> float:
+        """Operations a second; a kind that has no instructions of its own runs as float32."""
+        return (self.rates.get(kind) or self.rates["float32"]).best
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one phase: bytes read from memory, and operations by the kind of their product (`KINDS`)."""
+
+    bytes: float
+    operations: dict[str, float]
+
+    def seconds(self, limits: Limits) -> float:
+        """At least so long, within the limits."""
+        compute = sum(count / limits.rate(kind) for kind, count in self.operations.items() if count)
+        return max(self.bytes / limits.rates["read"].best, compute)
+
+
+def limits_of(backend: Backend, executable: Executable, threads: int | None, again: bool = False) -> Limits | None:
+    """The limits for a model as it runs: measured now if they are not known, are old, or `again`; None if nobody can tell."""
+    known = None if again else known_limits(backend.name, executable.target, threads)
+    if known is not None:
+        return known
+    count = check_sizes(1, threads)[1]
+    named = executable.target in backend.targets()
+    measuring = backend.for_target(executable.target) if named else backend
+    rates = measuring.measure_limits(count)
+    if not {"read", "float32"} <= rates.keys():
+        return None
+    limits = Limits(rates, executable.target, count, time.time())
+    _keep(backend.name, limits)
+    return limits
+
+
+def known_limits(backend: str, target: str, threads: int | None) -> Limits | None:
+    """Those that were measured within the last hours."""
+    count = check_sizes(1, threads)[1]
+    try:
+        data = json.loads(_file(backend, target, count).read_text())
+        rates = {str(name): Rate(float(rate["median"]), float(rate["best"])) for name, rate in data["rates"].items()}
+        limits = Limits(rates, target, count, float(data["measured"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    usable = {"read", "float32"} <= rates.keys() and all(rate.best > 0 for rate in rates.values())
+    return limits if usable and limits.age < HOURS_KEPT else None
+
+
+def _file(backend: str, target: str, threads: int) -> Path:
+    return cache_folder() / "limits" / f"{backend}-{target or 'any'}-{threads}.json"
+
+
+def _keep(backend: str, limits: Limits) -> None:
+    """Best effort: where the cache cannot be written, they are measured every time."""
+    path = _file(backend, limits.target, limits.threads)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(limits)))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def decode_work(program: Program, block_bytes: int, context: int) -> Work:
+    """Of one token that attends to `context` positions."""
+    return _work(program, tokens=1, rows=1, attended=context, read=context * block_bytes / BLOCK)
+
+
+def prefill_work(program: Program, block_bytes: int, tokens: int) -> Work:
+    """Of a prompt of so many tokens, read in one step, with the last row's outputs."""
+    return _work(program, tokens=tokens, rows=1, attended=(tokens + 1) / 2, read=tokens * block_bytes / BLOCK)
+
+
+def _work(program: Program, tokens: int, rows: int, attended: float, read: float) -> Work:
+    from llmc.ir.cost import node_cost
+    from llmc.ir.program import type_of
+
+    operations = dict.fromkeys(KINDS, 0.0)
+    for node in program.nodes:
+        cost = node_cost(program, node)
+        times = rows if type_of(node).rows == "R" else tokens
+        name = node.target.name  # type: ignore[union-attr]
+        read += cost.weight_bytes * (times if name == "embedding" else 1)
+        operations[_kind(node)] += cost.flops * times * (attended if name == "attention" else 1)
+    return Work(read, operations)
+
+
+def _kind(node: Any) -> str:
+    """What the products of a node are made of: its input is rounded to that."""
+    kind = node.kwargs.get("activations", "float32")
+    return kind if kind in KINDS else "float32"
