@@ -101,16 +101,24 @@ inline Lanes operator*(const Lanes& a, const Lanes& b) {
 inline Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
 
 // a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
-inline Lanes madd(const Lanes& a, const Lanes& b, const Lanes& c) {
-    return each([&](int i) {
-#if defined(__AVX512F__)
-        return Part(_mm512_fmadd_ps(a.part[i], b.part[i], c.part[i]));
-#elif defined(__FMA__)
-        return Part(_mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]));
+inline float madd(float a, float b, float c) {
+#ifdef __FMA__
+    return __builtin_fmaf(a, b, c);
 #else
-        return a.part[i] * b.part[i] + c.part[i];
+    return a * b + c;
 #endif
-    });
+}
+inline Part madd(Part a, Part b, Part c) {
+#if defined(__AVX512F__)
+    return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+inline Lanes madd(const Lanes& a, const Lanes& b, const Lanes& c) {
+    return each([&](int i) { return madd(a.part[i], b.part[i], c.part[i]); });
 }
 
 inline Lanes all(float x) {

@@ -8,18 +8,19 @@ namespace llmc {
 // 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
 template <class V, class I>
 inline V exponential(V x) {
+    const V zero = {};  // what numbers are added to become vectors of themselves
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
     V n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
     const I power = __builtin_bit_cast(I, n) - 0x4B400000, half = power >> 1;
     n -= 12582912.0f;
-    const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    V p = 1.9875691e-4f * r + 1.3981999e-3f;
-    p = p * r + 8.3334519e-3f;
-    p = p * r + 4.1665796e-2f;
-    p = p * r + 1.6666665e-1f;
-    p = p * r + 5.0000001e-1f;
-    p = p * r * r + r + 1.0f;
+    const V r = madd(n, zero + 2.12194440e-4f, x - n * 0.693359375f);
+    V p = madd(zero + 1.9875691e-4f, r, zero + 1.3981999e-3f);
+    p = madd(p, r, zero + 8.3334519e-3f);
+    p = madd(p, r, zero + 4.1665796e-2f);
+    p = madd(p, r, zero + 1.6666665e-1f);
+    p = madd(p, r, zero + 5.0000001e-1f);
+    p = madd(p * r, r, r) + 1.0f;
     return p * __builtin_bit_cast(V, (half + 127) << 23) * __builtin_bit_cast(V, (power - half + 127) << 23);
 }
 
@@ -32,11 +33,11 @@ inline Lanes exp_(const Lanes& x) {
 inline float tanh_(float x) {
     const float size = std::fabs(x), square = x * x;
     float p = -0.00571703678f;
-    p = p * square + 0.0206505787f;
-    p = p * square - 0.0537434965f;
-    p = p * square + 0.133314908f;
-    p = p * square - 0.333332837f;
-    const float near = x + x * square * p, far = std::copysign(1.0f - 2.0f / (exp_(2.0f * size) + 1.0f), x);
+    p = madd(p, square, 0.0206505787f);
+    p = madd(p, square, -0.0537434965f);
+    p = madd(p, square, 0.133314908f);
+    p = madd(p, square, -0.333332837f);
+    const float near = madd(x * square, p, x), far = std::copysign(1.0f - 2.0f / (exp_(2.0f * size) + 1.0f), x);
     return size < 0.625f ? near : far;
 }
 
@@ -45,20 +46,20 @@ inline float tanh_(float x) {
 inline float erf_(float x) {
     const float size = std::fabs(x), square = x * x, most = size > 4.0f ? 4.0f : size;
     float a = 7.8891193e-05f;
-    a = a * square - 0.000802084105f;
-    a = a * square + 0.00518953521f;
-    a = a * square - 0.0268544443f;
-    a = a * square + 0.112836003f;
-    a = a * square - 0.37612626f;
-    a = a * square + 1.12837911f;
+    a = madd(a, square, -0.000802084105f);
+    a = madd(a, square, 0.00518953521f);
+    a = madd(a, square, -0.0268544443f);
+    a = madd(a, square, 0.112836003f);
+    a = madd(a, square, -0.37612626f);
+    a = madd(a, square, 1.12837911f);
     float b = -2.16868502e-05f;
-    b = b * most + 0.000441336364f;
-    b = b * most - 0.00420456193f;
-    b = b * most + 0.0252082571f;
-    b = b * most - 0.108418576f;
-    b = b * most - 0.633219898f;
-    b = b * most - 1.12957847f;
-    b = b * most + 0.000188040227f;
+    b = madd(b, most, 0.000441336364f);
+    b = madd(b, most, -0.00420456193f);
+    b = madd(b, most, 0.0252082571f);
+    b = madd(b, most, -0.108418576f);
+    b = madd(b, most, -0.633219898f);
+    b = madd(b, most, -1.12957847f);
+    b = madd(b, most, 0.000188040227f);
     return size < 1.0f ? x * a : std::copysign(1.0f - exp_(b), x);
 }
 

@@ -67,7 +67,7 @@ class Tile {
     static constexpr int ROWS = 32, WIDE = (DV + LANES - 1) / LANES * LANES;
     alignas(64) float query[ROWS * D], out[ROWS * WIDE], s[ROWS * BLOCK];
     alignas(64) int32_t in[ROWS * BLOCK];
-    float top[ROWS], weight[ROWS], shrink[ROWS];
+    float weight[ROWS * LANES], top[ROWS], base[ROWS], shrink[ROWS];
     int32_t position[ROWS], last[ROWS];
     const int first_head, heads, rows;
     const float scale;
@@ -87,8 +87,9 @@ public:
             position[r] = p + r / heads;
             last[r] = int32_t(f.last(position[r], end));
             top[r] = sinks ? sinks[h] : -INFINITY;
-            weight[r] = sinks ? 1.0f : 0.0f;
         }
+        std::memset(weight, 0, rows * LANES * sizeof(float));
+        for (int r = 0; r < rows; r++) weight[r * LANES] = sinks ? 1.0f : 0.0f;
         std::memset(out, 0, rows * WIDE * sizeof(float));
     }
 
@@ -104,7 +105,7 @@ public:
         multiply_rows<BLOCK, false>(from, to, query, D, in, k, BLOCK, D, nullptr, s, BLOCK);
         int32_t whole = -1;
         for (int r = from; r < to; r++) whole &= score(r, k0);
-        for (int r = from; r < to; r++) weigh(r);
+        weigh(from, to);
         const int count = std::min(last[to - 1] - k0 + 1, BLOCK);
         if (whole) multiply_rows<DV, false>(from, to, s, BLOCK, in, v, stride, count, shrink, out, WIDE);
         else multiply_rows<DV, true>(from, to, s, BLOCK, in, v, stride, count, shrink, out, WIDE);
@@ -113,7 +114,7 @@ public:
     // y: all heads of the queries, [stride] apart.
     void put(float* y, int64_t stride) const {
         for (int r = 0; r < rows; r++) {
-            const float inverse = 1.0f / weight[r];
+            const float inverse = 1.0f / sum(load(weight + r * LANES));
             float* to = y + r / heads * stride + (first_head + r % heads) * DV;
             for (int i = 0; i < DV; i++) to[i] = out[r * WIDE + i] * inverse;
         }
@@ -141,19 +142,29 @@ private:
     }
 
     // Scores to weights under the largest so far. Where all are -infinity there is nothing to subtract.
-    void weigh(int r) {
-        float* row = s + r * BLOCK;
-        Lanes most = load(row), total = {};
-        for (int j = LANES; j < BLOCK; j += LANES) most = larger(load(row + j), most);
-        const float before = top[r], now = std::max(largest(most), before), base = now == -INFINITY ? 0 : now;
-        for (int j = 0; j < BLOCK; j += LANES) {
-            const Lanes e = exp_(load(row + j) - all(base));
-            store(row + j, e);
-            total += e;
+    void weigh(int from, int to) {
+        for (int r = from; r < to; r++) {
+            const float* row = s + r * BLOCK;
+            Lanes most = load(row);
+            for (int j = LANES; j < BLOCK; j += LANES) most = larger(load(row + j), most);
+            base[r] = largest(most);
         }
-        shrink[r] = exp_(before - base);
-        weight[r] = weight[r] * shrink[r] + sum(total);
-        top[r] = now;
+        for (int r = from; r < to; r++) {
+            const float now = base[r] > top[r] ? base[r] : top[r];
+            base[r] = now == -INFINITY ? 0 : now;
+            shrink[r] = exp_(top[r] - base[r]);
+            top[r] = now;
+        }
+        for (int r = from; r < to; r++) {
+            float* row = s + r * BLOCK;
+            Lanes sums = load(weight + r * LANES) * all(shrink[r]);
+            for (int j = 0; j < BLOCK; j += LANES) {
+                const Lanes e = exp_(load(row + j) - all(base[r]));
+                store(row + j, e);
+                sums += e;
+            }
+            store(weight + r * LANES, sums);
+        }
     }
 };
 
