@@ -13,7 +13,7 @@ from llmc.capture.source import open_source
 from llmc.errors import InputError
 from llmc.pipeline.instrument import Compare, Dump, Verify
 from llmc.pipeline.pipeline import Instrument
-from llmc.pipeline.recipe import DEFAULT_RECIPE, resolve
+from llmc.pipeline.recipe import recipe_name, resolve
 from llmc.plugins import registry as plugins
 from llmc.runtime import progress
 from llmc.runtime.contract import check_sizes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def compile(
     model: str | Path | nn.Module,
     *,
-    recipe: str | Sequence[Any] | None = None,
+    recipe: str | Path | Sequence[Any] | None = None,
     passes: Sequence[Any] = (),
     backend: str = "cpu",
     target: str | None = None,
@@ -44,7 +44,7 @@ def compile(
     """Compile a causal language model.
 
     model: a folder or hub id of the `transformers` library, or an nn.Module; a module of your own needs `example_inputs`, a
-    tuple of one int64 tensor of ids `[1, S]`. recipe: a name ("fuse", "int4") or a list of passes. passes: further passes, by
+    tuple of one int64 tensor of ids `[1, S]`. recipe: a name ("fuse", "int4"), a YAML file or a list. passes: more passes, by
     name, as `{"name": ..., option: ...}`, class or instance; each must match something. target: what the backend makes code
     for, of those that `llmc backends` lists; the best that runs here by default. max_context: positions of a sequence, at most
     what the model allows. threads: all cores by default. verify: prove the program's rules again after every pass.
@@ -83,7 +83,7 @@ def compile(
         architecture=source.architecture,
         eos_ids=source.eos_ids,
         bos_id=source.bos_id,
-        recipe=recipe if isinstance(recipe, str) else DEFAULT_RECIPE if recipe is None else "custom",
+        recipe=recipe_name(recipe),
         backend=backend,
         threads=threads,
         source=source.origin,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Set
 from dataclasses import dataclass, field
@@ -83,7 +84,8 @@ class Pass(ABC):
             self.config = self.Config(**options)
         except ValidationError as error:
             known = ", ".join(self.Config.model_fields) or "none"
-            problems = "; ".join(_problem(item["loc"], item["type"], item["msg"]) for item in error.errors())
+            names = list(self.Config.model_fields)
+            problems = "; ".join(_problem(item["loc"], item["type"], item["msg"], names) for item in error.errors())
             raise PipelineError(f"pass '{self.name}': {problems} (options: {known})") from error
 
     @abstractmethod
@@ -106,10 +108,11 @@ class Pass(ABC):
         return f"{self.name}({self.options})" if self.options else self.name
 
 
-def _problem(where: tuple[int | str, ...], kind: str, message: str) -> str:
+def _problem(where: tuple[int | str, ...], kind: str, message: str, known: list[str]) -> str:
     option = ".".join(map(str, where))
     if kind == "extra_forbidden":
-        return f"there is no option '{option}'"
+        near = difflib.get_close_matches(option, known, n=1)
+        return f"there is no option '{option}'" + (f", did you mean '{near[0]}'?" if near else "")
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"option '{option}': {message}" if option else message

@@ -28,7 +28,7 @@ class Rounding(Pass):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bit": 4}, r"^pass 'rounding': there is no option 'bit' \(options: bits, mode\)$"),
+        ({"bit": 4}, r"^pass 'rounding': there is no option 'bit', did you mean 'bits'\? \(options: bits, mode\)$"),
         ({"bits": "four"}, r"^pass 'rounding': option 'bits': input should be a valid integer.*\(options: bits, mode\)$"),
         ({"mode": "up"}, r"option 'mode': input should be 'Up' or 'Down'"),
     ],
