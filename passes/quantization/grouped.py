@@ -68,7 +68,7 @@ def _round(w: Tensor, zero_point: bool) -> tuple[Tensor, Tensor, Tensor]:
 def _levels(w: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """Codes less the code of zero, as float32."""
     inverse, zero = torch.where(scale != 0, 1 / scale, 0.0)[:, None], zero[:, None]
-    return torch.minimum(torch.maximum((w * inverse).round_(), -zero), HIGHEST - zero)
+    return (w * inverse).round_().add_(zero).clamp_(0, HIGHEST).sub_(zero)
 
 
 def coarse_groups(scale: Tensor) -> tuple[int, int]:
