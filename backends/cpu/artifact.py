@@ -9,7 +9,7 @@ import shutil
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,16 +126,18 @@ def read_sources(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     return texts
 
 
-def write(folder: Path, facts: Facts, library: Path, weights: NDArray[np.uint8], build: str) -> None:
+def write(folder: Path, facts: Facts, library: BinaryIO, weights: NDArray[np.uint8], build: str) -> None:
     """Write all but the sources."""
     facts.write(folder)
     weights.tofile(folder / WEIGHTS_FILE)
     write_library(folder, library, build)
 
 
-def write_library(folder: Path, library: Path, build: str) -> None:
+def write_library(folder: Path, library: BinaryIO, build: str) -> None:
     """Write the library, and the command that makes it."""
-    shutil.copyfile(library, folder / LIBRARY_FILE)
+    library.seek(0)
+    with (folder / LIBRARY_FILE).open("wb") as copy:
+        shutil.copyfileobj(library, copy)
     script = folder / BUILD_FILE
     script.write_text(build, encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)

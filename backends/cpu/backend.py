@@ -61,7 +61,7 @@ class CpuBackend(Backend):
         )
         texts = artifact.texts(code, facts)
         facts = dataclasses.replace(facts, sources=tuple(texts))
-        return CpuExecutable(library, generator.packer.fill(), facts, lambda: texts)
+        return CpuExecutable(library, generator.packer.fill(), facts, texts)
 
     def open(self, folder: Path) -> CpuExecutable:
         facts = Facts.read(folder)
@@ -72,7 +72,7 @@ class CpuBackend(Backend):
             )
         library, weights = folder / artifact.LIBRARY_FILE, artifact.mapped(folder)
         try:
-            return CpuExecutable(library, weights, facts, lambda: artifact.read_sources(folder, facts.sources))
+            return CpuExecutable(library, weights, facts, artifact.read_sources(folder, facts.sources))
         except ToolchainError as error:
             raise ArtifactError(f"{error}; 'llmc rebuild' on the model's folder does that") from error
 
@@ -84,9 +84,10 @@ class CpuBackend(Backend):
         texts = artifact.texts(code, facts)
         facts = dataclasses.replace(facts, sources=tuple(texts))
         library = build(code)
-        CpuExecutable(library, artifact.mapped(folder), facts, lambda: texts)  # raises if they do not belong together
+        CpuExecutable(library, artifact.mapped(folder), facts, texts)  # raises if they do not belong together
         facts.write(made)
-        artifact.write_library(made, library, texts[artifact.BUILD_FILE])
+        with library.open("rb") as built:
+            artifact.write_library(made, built, texts[artifact.BUILD_FILE])
         return list(texts)
 
     def availability(self) -> Availability:

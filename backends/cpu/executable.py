@@ -6,7 +6,7 @@ import ctypes
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,19 @@ def declared(facts: Facts) -> tuple[Signature, Signature]:
 class CpuExecutable(Executable):
     """A loaded library and its packed weights. inputs, outputs: in the library's order.
 
-    texts: gives the sources. Raises ToolchainError if the library cannot be loaded, and ArtifactError if library, weights and
+    texts: the sources. Raises ToolchainError if the library cannot be loaded, and ArtifactError if library, weights and
     facts do not belong together.
     """
 
     row_exact = True
 
-    def __init__(self, path: Path, weights: NDArray[np.uint8], facts: Facts, texts: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, path: Path, weights: NDArray[np.uint8], facts: Facts, texts: dict[str, str]) -> None:
         self.path, self.weights, self.facts = path, weights, facts
         self.inputs, self.outputs, self.block_bytes = facts.inputs, facts.outputs, facts.block_bytes
         self.target, self.needs = facts.target, facts.needs
         self.whole_sequences, self._texts = facts.whole_sequences, texts
+        self._file = path.open("rb")  # for `save`: another model may take the place of the file that was loaded
+        weakref.finalize(self, self._file.close)
         self.handle = ctypes.c_void_p()
         if not TARGETS[self.target].lacking:
             self._open()
@@ -127,11 +129,11 @@ class CpuExecutable(Executable):
         return CpuContext(self, *check_sizes(cache_blocks, threads))
 
     def sources(self) -> dict[str, str]:
-        return self._texts()
+        return self._texts
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        artifact.write(folder, self.facts, self.path, self.weights, self._texts()[artifact.BUILD_FILE])
+        artifact.write(folder, self.facts, self._file, self.weights, self._texts[artifact.BUILD_FILE])
 
 
 class CpuContext(Context):

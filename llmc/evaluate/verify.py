@@ -151,7 +151,8 @@ def _explain(report: Verification, program: Program, backend: Backend, name: str
 
 def tolerance(node: Node) -> float:
     """The error that an op may have."""
-    return TOLERANCE if node.kwargs.get("activations", "float32") == "float32" else ROUNDED
+    rounds = any(node.kwargs.get(attribute, "float32") != "float32" for attribute in ("activations", "to"))
+    return ROUNDED if rounds else TOLERANCE
 
 
 def inside(name: str) -> str:

@@ -90,7 +90,8 @@ def load(folder: Path | str, backend: str | None = None, threads: int | None = N
         if opens:
             executable = _open(opener, name, path / EXECUTABLE_FOLDER)
             _check_claims(path, info, executable)
-            return CompiledModel(lambda: _late_program(path, manifest, executable), executable, info, tokenizer, records)
+            home = path.absolute()  # the program may be read when this process works elsewhere
+            return CompiledModel(lambda: _late_program(home, manifest, executable), executable, info, tokenizer, records)
         program = read_program(path)
     except RecursionError as error:
         raise ArtifactError(f"{path}: a file of the model is nested too deeply to be read") from error
@@ -137,7 +138,8 @@ def _late_program(folder: Path, manifest: Manifest, executable: Executable) -> P
     from llmc.ir.program import type_of
     from llmc.runtime.limits import input_specs
 
-    manifest.check_file(folder, PROGRAM_WEIGHTS)
+    for name in PROGRAM_FILES:  # both: another model may have taken the folder since
+        manifest.check_file(folder, name)
     program = read_program(folder)
     outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
     if input_specs(program) != executable.inputs or outputs != executable.outputs:

@@ -201,6 +201,25 @@ def test_model_that_is_loaded_stays_while_another_takes_its_place(model, saved):
     assert np.array_equal(logits(after), logits(llmc.load(saved)))
 
 
+def test_model_whose_folder_another_took_keeps_its_code_and_does_not_take_the_others_program(model, saved, tmp_path):
+    before = llmc.load(saved)
+    other = program(lambda e, ids: e.op(ops.mul, generating(e, ids), 2.0))
+    CompiledModel(other, CpuBackend().lower(other), model.info, TOKENIZER).save(saved)
+    assert before.source() == model.source()
+    (tmp_path / "kept").mkdir()
+    before.executable.save(tmp_path / "kept")
+    assert np.array_equal(logits(CompiledModel(model.program, CpuBackend().open(tmp_path / "kept"), model.info)), logits(model))
+    with pytest.raises(ArtifactError, match=r"program/program\.json: its .* damaged or changed"):
+        before.explain()
+
+
+def test_program_is_read_though_the_working_folder_has_changed(model, saved, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    loaded = llmc.load("m")
+    monkeypatch.chdir("/")
+    assert str(loaded.program) == str(model.program)
+
+
 @pytest.mark.parametrize("compiler", ["cc", "./build.sh"])
 def test_c_program_of_the_artifact_generates_what_python_does(saved, compiler):
     """Built with the library of the artifact, and with one that its script makes."""
