@@ -7,10 +7,10 @@ STAMP := .venv/.installed
 venv: $(STAMP)
 
 # torch comes first and alone: an open range would bring its CUDA libraries along.
-$(STAMP): pyproject.toml constraints.txt plugins/llmc-xla/pyproject.toml
+$(STAMP): pyproject.toml constraints.txt plugins/llmc-lowrank/pyproject.toml plugins/llmc-xla/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]" -e plugins/llmc-xla
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]" -e plugins/llmc-lowrank -e plugins/llmc-xla
 	touch $@
 
 demo: venv
@@ -26,6 +26,7 @@ test-all: test
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p llmc
+	$(BIN)/mypy plugins/llmc-lowrank/llmc_lowrank
 	$(BIN)/mypy plugins/llmc-xla/llmc_xla
 
 bench: venv

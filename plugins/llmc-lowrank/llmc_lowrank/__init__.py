@@ -1,0 +1,1 @@
+"""Low-rank factorisation of linear layers, as a plugin of llmc."""
