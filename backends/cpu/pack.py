@@ -15,6 +15,7 @@ from llmc.backends.cpu.plan import ALIGNMENT, CTYPES, ITEM_BYTES
 from llmc.ir.formats import Dense
 from llmc.ir.program import Program
 from llmc.ir.weights import Sliced, Weight
+from llmc.runtime import progress
 
 LANES, K_GROUP = 16, 32
 """Outputs in a panel of float32; what K of an int8 row is filled up to a multiple of (`LANES`, `padded` in the kernels)."""
@@ -102,7 +103,8 @@ class Packer:
         raw = np.zeros(self.size + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         memory = raw[start : start + self.size]
-        for (name, layout, experts), parts in self._copies.items():
+        for done, ((name, layout, experts), parts) in enumerate(self._copies.items(), 1):
+            progress.report("packing weights", done, len(self._copies))
             whole = self.program.weights[name]
             rows = whole.shape[0] // experts if whole.shape else 0
             for expert in range(experts):

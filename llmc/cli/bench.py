@@ -13,6 +13,7 @@ from llmc.cli.common import (
     ModelArgument,
     PassOption,
     RecipeOption,
+    TargetOption,
     ThreadsOption,
     console,
     open_model,
@@ -32,16 +33,17 @@ PROMPT, NEW = 256, 64
 def bench(
     model: ModelArgument,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"Tokens of the prompt. [default: {PROMPT}, or half of the context]")
+        int | None, typer.Option(min=1, help="Tokens of the prompt.", show_default=f"{PROMPT}, or half of the context")
     ] = None,
     new_tokens: Annotated[
-        int | None, typer.Option(min=2, help=f"Tokens to write. [default: {NEW}, or a quarter of the context]")
+        int | None, typer.Option(min=2, help="Tokens to write.", show_default=f"{NEW}, or a quarter of the context")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the machine's limits again.")] = False,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +53,7 @@ def bench(
     from llmc.plugins.registry import default
 
     began = time.perf_counter()
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     loaded = time.perf_counter() - began
     context = opened.info.max_context
     prompt_tokens = min(PROMPT, max(context // 2, 1)) if prompt_tokens is None else prompt_tokens

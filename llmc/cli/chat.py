@@ -17,6 +17,7 @@ from llmc.cli.common import (
     ModelArgument,
     PassOption,
     RecipeOption,
+    TargetOption,
     ThreadsOption,
     decode,
     open_model,
@@ -42,6 +43,7 @@ def chat(
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +53,7 @@ def chat(
     from llmc.runtime.sampling import SamplingOptions
 
     options = GenerationOptions(max_new_tokens, SamplingOptions(temperature, top_k, top_p, seed))
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     with Chat(opened, system) as talk:
         if talk.template is None:
             tell(f"{model} has no chat template; turns are put to it as plain text, 'User: ... Assistant: ...'")

@@ -26,18 +26,18 @@ WIDTH = 160
 DEFAULT_BACKEND = "cpu"
 
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name or YAML file; 'llmc recipes' lists them. [default: fuse]")
+    str | None, typer.Option("--recipe", help="A recipe's name or YAML file; 'llmc recipes' lists them.", show_default="fuse")
 ]
 PassOption = Annotated[
     list[str] | None, typer.Option("--pass", metavar="NAME[:k=v,...]", help="A further pass, with options. Repeatable.")
 ]
 BackendOption = Annotated[
-    str | None, typer.Option("--backend", help=f"A backend; 'llmc backends' lists them. [default: {DEFAULT_BACKEND}]")
+    str | None, typer.Option("--backend", help="A backend; 'llmc backends' lists them.", show_default=f"{DEFAULT_BACKEND}")
 ]
 TargetOption = Annotated[
-    str | None, typer.Option("--target", help="An instruction set of 'llmc backends'. [default: the best that runs here]")
+    str | None, typer.Option("--target", help="An instruction set of 'llmc backends'.", show_default="the best that runs here")
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on. [default: all cores]")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on.", show_default="all cores")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A compiled model's folder, or what 'llmc compile' takes, compiled on the fly.")
@@ -84,16 +84,17 @@ def open_model(
     passes: Sequence[str] | None = None,
     backend: str | None = None,
     threads: int | None = None,
+    target: str | None = None,
 ) -> CompiledModel:
     """Load a saved model, or compile one. Raises LLMCError; a saved model takes no recipe or passes any more."""
     import llmc
 
     if is_compiled(model):
-        if recipe or passes:
-            raise InputError(f"{model}: this is compiled already; --recipe and --pass are for 'llmc compile'")
+        if recipe or passes or target:
+            raise InputError(f"{model}: this is compiled already; --recipe, --pass and --target are for 'llmc compile'")
         with progress(f"loading {model}"):
             return llmc.load(model, backend=backend, threads=threads)
-    return compile_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+    return compile_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads, target=target)
 
 
 def compile_model(

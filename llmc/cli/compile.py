@@ -32,7 +32,7 @@ def compile(
     backend: BackendOption = None,
     target: TargetOption = None,
     max_context: Annotated[
-        int | None, typer.Option(min=1, help="Positions of a sequence. [default: what the model allows]")
+        int | None, typer.Option(min=1, help="Positions of a sequence.", show_default="what the model allows")
     ] = None,
     threads: ThreadsOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Measure what each pass changes of the outputs.")] = False,

@@ -12,6 +12,7 @@ from llmc.cli.common import (
     ModelArgument,
     PassOption,
     RecipeOption,
+    TargetOption,
     ThreadsOption,
     console,
     open_model,
@@ -34,15 +35,16 @@ def evaluate(
     model: ModelArgument,
     text: Annotated[str, typer.Option(metavar="FILE", help="A file of text, in UTF-8, that the model has not seen.")],
     window: Annotated[
-        int | None, typer.Option(help=f"Tokens of a window. [default: {DEFAULT_WINDOW}, or what the context has]")
+        int | None, typer.Option(help="Tokens of a window.", show_default=f"{DEFAULT_WINDOW}, or what the context has")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Use so many tokens of the text. [default: all]")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use so many tokens of the text.", show_default="all")] = None,
     against: Annotated[
         str | None, typer.Option(metavar="ORIGINAL", help="A folder or hub id to compare with, run by torch in float64.")
     ] = None,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +52,7 @@ def evaluate(
     from llmc.evaluate import report
 
     content = read_text(text)
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot read a text")
     ids = opened.tokenizer.encode(content)[:limit]

@@ -12,6 +12,7 @@ from llmc.cli.common import (
     ModelArgument,
     PassOption,
     RecipeOption,
+    TargetOption,
     ThreadsOption,
     open_model,
     print_json,
@@ -32,6 +33,7 @@ def generate(
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +45,7 @@ def generate(
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
     GenerationOptions(max_new_tokens, sampling, stop=tuple(stop or ()))  # refused before anything is loaded
     text = read_stdin() if prompt == "-" else prompt
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, threads=threads)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
     options = GenerationOptions(max_new_tokens, sampling, frozenset(opened.info.eos_ids), tuple(stop or ()))

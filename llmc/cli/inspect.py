@@ -12,6 +12,7 @@ from llmc.cli.common import (
     ModelArgument,
     PassOption,
     RecipeOption,
+    TargetOption,
     console,
     open_model,
     print_json,
@@ -34,13 +35,14 @@ def inspect(
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
+    target: TargetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a summary of a model, or its program, axes, generated code or explanation."""
     from llmc.ir.axes_report import axes as axes_of
     from llmc.ir.axes_report import axes_report
 
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend)
+    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target)
     graph = graph or (after is not None and not axes)
     views: dict[str, tuple[Any, str]] = {}  # of each: as data, as text
     if graph:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def recipes(
-    recipe: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="One to show pass by pass.")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="One to show pass by pass.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes, or the passes of one with their options, in the order in which they run."""

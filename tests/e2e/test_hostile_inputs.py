@@ -288,6 +288,20 @@ ARTIFACTS = {
     "sources above the folder": artifact(executable(sources=["../../secret"]), r"executable\.json.*secret"),
     "fact of the library that there is not": artifact(executable(colour="red"), r"executable\.json.*colour"),
     "recipe for an artifact": artifact(lambda folder: None, "--recipe", "generate {a} def --recipe int8"),
+    "target for an artifact": artifact(lambda folder: None, "--target", "generate {a} def --target portable"),
+    "rebuilt model that is not compiled": model(lambda folder: None, "m: .*not compiled", "rebuild {m}"),
+    "rebuilt model that is not there": Case("rebuild ./nowhere", "nowhere: "),
+    "rebuilt for a target that there is not": artifact(lambda folder: None, "avx1024", "rebuild {a} --target avx1024"),
+    "rebuilt from sources that are wrong": artifact(
+        data_of("a/executable/model.cpp", lambda d: d + b"\n#error out of coffee\n"), "status 1", "rebuild {a}"
+    ),
+    "rebuilt without its sources": artifact(without("a/executable/model.cpp"), r"model\.cpp", "rebuild {a}"),
+    "rebuilt with a manifest that is garbage": artifact(file("a/manifest.json", "garbage"), MANIFEST, "rebuild {a}"),
+    "verified with a text that has no tokens": artifact(lambda folder: None, "empty|text", "verify {a} --text ''"),
+    "verified with weights that were changed": artifact(flipped(f"a/{PROGRAM}"), f"{PROGRAM}.*changed", "verify {a}"),
+    "measured beyond the context": artifact(
+        lambda folder: None, "600 together", "bench {a} --prompt-tokens 598 --new-tokens 2"
+    ),
     "artifact compiled again": artifact(lambda folder: None, "compiled already", "compile {a} -o {folder}/out"),
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 import llmc
 from llmc.cli.common import parse_pass
+from llmc.cli.main import app
 from llmc.errors import InputError
 from llmc.ir import ops
 from llmc.pipeline.base import Pass
@@ -210,6 +211,12 @@ def test_pass_options_are_read(text, spec):
 def test_pass_options_of_another_form_are_refused(text):
     with pytest.raises(InputError, match="--pass"):
         parse_pass(text)
+
+
+@pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
+def test_every_command_has_help_and_prints_json_if_asked(run, name):
+    code, out, _ = run(name, "--help")
+    assert code == 0 and "--json" in out and "[default: none]" not in out
 
 
 def test_installed_command_prints_its_version_and_help_without_loading_torch():
