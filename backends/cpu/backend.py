@@ -23,8 +23,7 @@ class CpuBackend(Backend):
     """Generated C++ for an instruction set, by default the best that this processor has."""
 
     name = "cpu"
-    formats = ("f32", "f16", "bf16", "int8")
-    lacks = dict.fromkeys(INT4, "its kernels multiply whole numbers of eight bits")
+    formats = ("f32", "f16", "bf16", "int8", *INT4)
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
     built = (artifact.LIBRARY_FILE,)
 

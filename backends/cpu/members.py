@@ -9,7 +9,7 @@ from llmc.backends.cpu.names import Names
 from llmc.backends.cpu.pack import Packer, Part
 from llmc.backends.cpu.plan import CTYPES
 
-RESERVED = {*CTYPES.values(), "int8_t", "Layer", "Model", "layers"}
+RESERVED = {*CTYPES.values(), "Layer", "Model", "layers"}
 """What the structs themselves say."""
 
 
@@ -58,7 +58,7 @@ class Members:
         """What a pointer leads to: `int8[512, 256]`, `scales of int8[512, 256]`, `float32 of bf16[256]`."""
         weight = self.packer.program.weights[name]
         if part.suffix:
-            return f"scales of {weight}"
+            return f"{'zero points' if part.suffix == '_zero' else 'scales'} of {weight}"
         widened = part.ctype == "const float*" and str(weight.format) != "f32"
         return f"float32 of {weight}" if widened else str(weight)
 

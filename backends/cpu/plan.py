@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 ALIGNMENT = 64
-ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1, "int16": 2}
-CTYPES = {"float32": "float", "int64": "int64_t", "bool": "uint8_t", "int16": "int16_t"}
+ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1, "int32": 4, "uint16": 2, "int8": 1}
+CTYPES = {"float32": "float", "int64": "int64_t", "bool": "uint8_t", "int32": "int32_t", "uint16": "uint16_t", "int8": "int8_t"}
 
 
 @dataclass(eq=False)

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
-from llmc.backends.cpu.emit.products import DEFINED, times
+from llmc.backends.cpu.emit.products import Rows, product, times, with_zeros
 from llmc.backends.cpu.emit.table import emits, given
-from llmc.backends.cpu.pack import padded
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
     from llmc.backends.cpu.plan import Location
 
-ITEM = {"const float*": 4, "const int8_t*": 1}
+ITEM = {"const float*": 4, "const uint8_t*": 1, "const uint16_t*": 2}
 
 
 @emits("top_k", "top_k_indices")
@@ -43,10 +42,14 @@ def _expert_linear(g: Generator, node: Node) -> None:
     args = f"{x.pointer}, {stride}, {repeats}, {order.pointer}, {rows.pointer}, {choices}, team"
     g.add(node, f"gather_rows<{k}>({args});", rows, reads=[x, order], note="")
 
-    layout = g.packer.product_layout(g.weights(node, 2))
     done = g.scratch(f"{node.name}_done", each * n, "float32")
-    text, reads = product(g, node, rows, done, layout, choices)
-    g.add(node, text, done, reads=[*reads, first])
+    call = product(g, node, 2, n, Rows(rows, k, k, each, choices))
+    read = [part.each // ITEM[part.ctype] for part in g.packer.pack(g.weights(node, 2)[0], call.layout, experts)]
+    parts = [f"{part} + e * {step}" for part, step in zip(g.parts(node, 2, call.layout, experts), read, strict=True)]
+    bias = f"{g.plain(node, 3)} + e * {n}" if given(node, 3) else "nullptr"
+    own = [call.rows_from("own"), *with_zeros(call.read, parts), bias, f"{done.pointer} + own * {n}"]
+    text = loop(experts, first, f"{call.kernel}({', '.join(own)}, {first.pointer}[e + 1] - own, team);")
+    g.add(node, text, done, reads=[*call.reads, first])
     target = g.new(node)
     args = f"{done.pointer}, {order.pointer}, {first.pointer}, {target.pointer}, {choices}, team"
     g.add(node, f"scatter_rows<{experts}, {n}>({args});", target, reads=[done, order, first], note="")
@@ -63,37 +66,6 @@ def sorted_choices(g: Generator, node: Node, experts: int, choices: str) -> tupl
         g.add(node, f"sort_choices<{experts}>({args});", order, first, reads=[chosen], note="")
         g.orders[source] = order, first
     return g.orders[source]
-
-
-def product(g: Generator, node: Node, rows: Location, done: Location, layout: str, choices: str) -> tuple[str, list[Location]]:
-    """A loop over the experts, each a product of its own rows; and what it reads."""
-    experts, k = int(node.kwargs["experts"]), int(type_of(node.args[2]).shape[1])  # type: ignore[arg-type]
-    n = type_of(node).fixed[1]
-    names = g.weights(node, 2)
-    strides = [part.each // ITEM[part.ctype] for part in g.packer.pack(names[0], layout, experts)]
-    weights = [f"{part} + e * {step}" for part, step in zip(g.parts(node, 2, layout, experts), strides, strict=True)]
-    bias = f"{g.plain(node, 3)} + e * {n}" if given(node, 3) else "nullptr"
-    first = g.orders[node.args[1]][1]  # type: ignore[index]
-    out, count = f"{done.pointer} + own * {n}", f"{first.pointer}[e + 1] - own"
-    rounding = node.kwargs.get("activations", "float32")
-    if rounding == "bfloat16":
-        args = f"{rows.pointer}, {k}, {rows.pointer}, {choices}, team"
-        g.add(node, f"shorten_rows<{k}>({args});", rows, rows=choices, reads=[rows], note="")
-    elif rounding == "int8":
-        q = g.scratch(f"{node.name}_q", type_of(node).fixed[0] * padded(k), "int16")
-        scale = g.scratch(f"{node.name}_s", type_of(node).fixed[0], "float32")
-        args = f"{rows.pointer}, {k}, {q.pointer}, {scale.pointer}, {choices}, team"
-        g.add(node, f"quantize_rows<{k}>({args});", q, scale, rows=choices, reads=[rows], note="")
-        if layout == "int8":
-            given_rows, reads = f"{q.pointer} + own * {padded(k)}, {scale.pointer} + own", [q, scale]
-            kernel = g.kernel(DEFINED, "linear_i8", n, k)
-            return loop(experts, first, f"{kernel}({', '.join([given_rows, *weights, bias, out, count, 'team'])});"), reads
-        rows = g.scratch(f"{node.name}_r", type_of(node).fixed[0] * k, "float32")
-        args = f"{q.pointer}, {scale.pointer}, {rows.pointer}, {choices}, team"
-        g.add(node, f"restore_rows<{k}>({args});", rows, rows=choices, reads=[q, scale], note="")
-    kernel = g.kernel(DEFINED, "linear_w8" if layout == "int8" else "linear_f32", n, k)
-    given_rows = f"{rows.pointer} + own * {k}, {k}"
-    return loop(experts, first, f"{kernel}({', '.join([given_rows, *weights, bias, out, count, 'team'])});"), [rows]
 
 
 def loop(experts: int, first: Location, call: str) -> str:

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
 from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.loops import broadcast_steps, contiguous_steps, element, located, nest, row_loop
-from llmc.backends.cpu.pack import padded
+from llmc.backends.cpu.pack import PANELS, PLAIN, group_of, padded
+from llmc.backends.cpu.plan import Location
+from llmc.ir.formats import Format, Integer
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
-    from llmc.backends.cpu.plan import Location
 
-DEFINED = "linear_impl.h"
-TABLES = {"plain": "embedding", "panels": "embedding_f32", "int8": "embedding_i8"}
+FLOAT, INTEGER = "linear_float_impl.h", "linear_integer_impl.h"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How weights of one layout are read: what kernels are called after `linear_`, with activations as they are and with those
+    that were rounded to `activations` (None: there is none), and template arguments besides sizes."""
+
+    plain: str
+    rounded: str | None
+    activations: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+def kernels_of(layout: str, form: Format) -> Kernels:
+    """The kernels for a layout of `llmc.backends.cpu.pack`."""
+    if layout == PANELS:
+        return Kernels("f32", None)
+    if layout == "bf16":
+        return Kernels("wbf16", "bf16", "bfloat16")
+    if layout == "int8":
+        return Kernels("w8", "w8a8", "int8")
+    assert isinstance(form, Integer)
+    return Kernels("w4", "w4a8", "int8", (str(form.group), "true" if form.zero_point else "false"))
 
 
 def times(count: str, factor: int) -> str:
@@ -29,9 +53,22 @@ def _embedding(g: Generator, node: Node) -> None:
     rows, size = (int(n) for n in type_of(node.args[1]).shape)
     ids, target = g.packed(node, 0), g.new(node)
     count = times(g.count(node), type_of(node.args[0]).width)
-    layout = g.packer.table_layout(g.weights(node, 1))
-    args = ", ".join([ids.pointer, *g.parts(node, 1, layout), target.pointer, count, "team"])
-    g.add(node, f"{TABLES[layout]}<{rows}, {size}>({args});", target, rows=count, reads=[ids])
+    names = g.weights(node, 1)
+    layout = g.packer.table_layout(names)
+    table = g.parts(node, 1, layout)
+    if layout == PLAIN:
+        kernel = f"embedding<{rows}, {size}>"
+    else:
+        read = kernels_of(layout, g.program.weights[names[0]].format)
+        kernel = f"embedding_{read.plain}<{', '.join([str(rows), str(size), *read.arguments])}>"
+        table = with_zeros(read, table)
+    args = ", ".join([ids.pointer, *table, target.pointer, count, "team"])
+    g.add(node, f"{kernel}({args});", target, rows=count, reads=[ids])
+
+
+def with_zeros(read: Kernels, parts: list[str]) -> list[str]:
+    """The parts of a weight, with a null pointer in place of zero points that a format of four bits does not have."""
+    return [*parts, "nullptr"] if read.arguments[1:] == ("false",) else parts
 
 
 @emits("linear")
@@ -39,41 +76,91 @@ def _linear(g: Generator, node: Node) -> None:
     n, k = (int(size) for size in type_of(node.args[1]).shape)
     outer = type_of(node.args[0]).width // k
     x = g.read(node, 0) if outer == 1 else g.packed(node, 0)
-    stride = x.stride if outer == 1 else k
-    count = times(g.count(node), outer)
+    rows = Rows(x, x.stride if outer == 1 else k, k, outer, times(g.count(node), outer))
+    call = product(g, node, 1, n, rows)
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
-    layout, rounded = g.packer.product_layout(g.weights(node, 1)), node.kwargs.get("activations", "float32") == "int8"
-    weight = ", ".join(g.parts(node, 1, layout))
-    if node.kwargs.get("activations") == "bfloat16":
-        short = g.scratch(f"{node.name}_r", outer * k, "float32")
-        args = f"{x.pointer}, {stride}, {short.pointer}, {count}, team"
-        g.add(node, f"shorten_rows<{k}>({args});", short, rows=count, reads=[x], note="")
-        x, stride = short, k
-    if rounded:
-        q, scale = _quantize(g, node, x, stride, count)
-        if layout == "int8":
-            target = g.new(node)
-            args = f"{q.pointer}, {scale.pointer}, {weight}, {bias}, {target.pointer}, {count}, team"
-            g.add(node, f"{g.kernel(DEFINED, 'linear_i8', n, k)}({args});", target, reads=[q, scale])
-            return
-        x, stride = g.scratch(f"{node.name}_r", outer * k, "float32"), k
-        args = f"{q.pointer}, {scale.pointer}, {x.pointer}, {count}, team"
-        g.add(node, f"restore_rows<{k}>({args});", x, rows=count, reads=[q, scale], note="")
+    weight = ", ".join(with_zeros(call.read, g.parts(node, 1, call.layout)))
     target = g.new(node)
-    kernel = g.kernel(DEFINED, "linear_w8" if layout == "int8" else "linear_f32", n, k)
-    args = f"{x.pointer}, {stride}, {weight}, {bias}, {target.pointer}, {count}, team"
-    g.add(node, f"{kernel}({args});", target, reads=[x])
+    text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team);"
+    g.add(node, text, target, reads=call.reads)
 
 
-def _quantize(g: Generator, node: Node, x: Location, stride: int, count: str) -> tuple[Location, Location]:
-    """The rows of a linear layer's input as whole numbers, and their scales."""
-    k = int(type_of(node.args[1]).shape[1])
-    outer = type_of(node.args[0]).width // k
-    q = g.scratch(f"{node.name}_q", outer * padded(k), "int16")
-    scale = g.scratch(f"{node.name}_s", outer, "float32")
-    args = f"{x.pointer}, {stride}, {q.pointer}, {scale.pointer}, {count}, team"
-    g.add(node, f"quantize_rows<{k}>({args});", q, scale, rows=count, reads=[x], note="")
-    return q, scale
+@dataclass(frozen=True)
+class Rows:
+    """The input of a product: `outer` rows of k elements, `stride` apart, for each of the program's; `count` of all in C++."""
+
+    x: Location
+    stride: int
+    k: int
+    outer: int
+    count: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """The call of a kernel. parts: where its rows are, and elements of a row there. ending: what follows as an argument."""
+
+    kernel: str
+    layout: str
+    read: Kernels
+    parts: list[tuple[Location, int]]
+    ending: str = ""
+
+    @property
+    def reads(self) -> list[Location]:
+        return [location for location, _ in self.parts]
+
+    def rows_from(self, first: str = "") -> str:
+        """The rows from one on, as arguments."""
+        pointers = [f"{x.pointer} + {first} * {size}" if first else x.pointer for x, size in self.parts]
+        return f"{{{', '.join(pointers)}}}" if len(pointers) > 1 else pointers[0] + self.ending
+
+
+def product(g: Generator, node: Node, slot: int, n: int, rows: Rows) -> Product:
+    """Statements that round the rows as the node says, and the kernel for a weight of n outputs that takes them so."""
+    names = g.weights(node, slot)
+    layout, form = g.packer.product_layout(names), g.program.weights[names[0]].format
+    read, activations = kernels_of(layout, form), str(node.kwargs.get("activations", "float32"))
+    group = group_of(form, rows.k) if layout != PANELS else padded(rows.k)
+    if read.rounded and activations == read.activations:
+        whole = activations == "int8"
+        kernel = g.kernel(INTEGER if whole else FLOAT, f"linear_{read.rounded}", n, rows.k, *read.arguments)
+        return Product(kernel, layout, read, quantized(g, node, rows, group) if whole else in_bfloat16(g, node, rows))
+    kernel = g.kernel(FLOAT, f"linear_{read.plain}", n, rows.k, *read.arguments)
+    if activations != "float32":
+        rows = rounded(g, node, rows, activations)
+    return Product(kernel, layout, read, [(rows.x, rows.stride)], f", {rows.stride}")
+
+
+def quantized(g: Generator, node: Node, rows: Rows, group: int) -> list[tuple[Location, int]]:
+    """Rows as whole numbers, their sums over each group, and their scales; and elements of each a row."""
+    size = padded(rows.k, group)
+    sizes = size, size // group, 1
+    kinds = zip(("q", "sums", "s"), sizes, ("int8", "int32", "float32"), strict=True)
+    made = [g.scratch(f"{node.name}_{end}", rows.outer * each, dtype) for end, each, dtype in kinds]
+    args = ", ".join([rows.x.pointer, str(rows.stride), *(x.pointer for x in made), rows.count, "team"])
+    g.add(node, f"quantize_rows<{rows.k}, {group}>({args});", *made, rows=rows.count, reads=[rows.x], note="")
+    return list(zip(made, sizes, strict=True))
+
+
+def in_bfloat16(g: Generator, node: Node, rows: Rows) -> list[tuple[Location, int]]:
+    """Rows as pairs of bfloat16, and elements of each."""
+    size = padded(rows.k, 2)
+    made = g.scratch(f"{node.name}_b", rows.outer * size, "uint16")
+    args = f"{rows.x.pointer}, {rows.stride}, {made.pointer}, {rows.count}, team"
+    g.add(node, f"bfloat16_rows<{rows.k}>({args});", made, rows=rows.count, reads=[rows.x], note="")
+    return [(made, size)]
+
+
+def rounded(g: Generator, node: Node, rows: Rows, activations: str, target: Location | None = None) -> Rows:
+    """Rows rounded, as floats: for weights that are not of the kind that they are rounded to."""
+    reads, (start, name) = [rows.x], (f"{rows.x.pointer}, {rows.stride}", f"shorten_rows<{rows.k}>")
+    if activations == "int8":
+        (q, _), _, (scale, _) = quantized(g, node, rows, padded(rows.k))
+        reads, start, name = [q, scale], f"{q.pointer}, {scale.pointer}", f"restore_rows<{rows.k}, {padded(rows.k)}>"
+    x = target or g.scratch(f"{node.name}_r", rows.outer * rows.k, "float32")
+    g.add(node, f"{name}({start}, {x.pointer}, {rows.count}, team);", x, rows=rows.count, reads=reads, note="")
+    return replace(rows, x=x, stride=rows.k)
 
 
 @emits("matmul")

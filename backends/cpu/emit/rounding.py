@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
-from llmc.backends.cpu.emit.products import times
+from llmc.backends.cpu.emit.products import Rows, rounded, times
 from llmc.backends.cpu.emit.table import emits
-from llmc.backends.cpu.pack import padded
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
@@ -20,14 +19,5 @@ def _round_rows(g: Generator, node: Node) -> None:
     k = int(type_of(node).shape[-1])
     outer = type_of(node).width // k
     x = g.read(node, 0) if outer == 1 else g.packed(node, 0)
-    stride, count, target = x.stride if outer == 1 else k, times(g.count(node), outer), g.new(node)
-    if node.kwargs["to"] == "bfloat16":
-        text = f"shorten_rows<{k}>({x.pointer}, {stride}, {target.pointer}, {count}, team);"
-        g.add(node, text, target, rows=count, reads=[x])
-        return
-    q = g.scratch(f"{node.name}_q", outer * padded(k), "int16")
-    scale = g.scratch(f"{node.name}_s", outer, "float32")
-    args = f"{x.pointer}, {stride}, {q.pointer}, {scale.pointer}, {count}, team"
-    g.add(node, f"quantize_rows<{k}>({args});", q, scale, rows=count, reads=[x])
-    args = f"{q.pointer}, {scale.pointer}, {target.pointer}, {count}, team"
-    g.add(node, f"restore_rows<{k}>({args});", target, rows=count, reads=[q, scale], note="")
+    rows = Rows(x, x.stride if outer == 1 else k, k, outer, times(g.count(node), outer))
+    rounded(g, node, rows, str(node.kwargs["to"]), g.new(node))

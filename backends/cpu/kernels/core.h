@@ -154,6 +154,81 @@ inline float fold(const Lanes& v, F f) {
     return f(x[0], x[1]);
 }
 
+// Half precision (IEEE 754 binary16) as a float, exactly.
+inline float half_(uint16_t h) {
+    const uint32_t sign = uint32_t(h & 0x8000) << 16, rest = uint32_t(h & 0x7FFF) << 13;
+    float x;
+    std::memcpy(&x, &rest, 4);
+    x *= 5.192296858534828e33f;  // 2^112: the exponents of both; right for denormal numbers too
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    bits = (rest >= 0x0F800000 ? bits | 0x7F800000 : bits) | sign;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline Lanes load_half(const uint16_t* p) {
+#if defined(__AVX512F__)
+    return each([=](int) { return Part(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))); });
+#elif defined(__F16C__)
+    return each([=](int i) { return Part(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i))); });
+#else
+    float y[LANES];
+    for (int i = 0; i < LANES; i++) y[i] = half_(p[i]);
+    return load(y);
+#endif
+}
+
+// Sixteen words of memory, in registers as Lanes are.
+typedef uint32_t Words __attribute__((vector_size(WIDTH * sizeof(uint32_t))));
+typedef uint32_t LooseWords __attribute__((vector_size(WIDTH * sizeof(uint32_t)), aligned(4), may_alias));
+
+// Codes of BITS bits from bit `shift` of each of sixteen words, plus `offset`, as floats.
+template <int BITS>
+inline Lanes code_lanes(const uint8_t* at, int shift, float offset) {
+    return each([=](int i) {
+        const Words words = reinterpret_cast<const LooseWords*>(at)[i] >> shift;
+#if defined(__AVX512F__)
+        if (BITS == 4) {
+            const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) + offset;
+            return Part(_mm512_permutexvar_ps(__m512i(words), table));  // by the last four bits alone
+        }
+#endif
+        typedef int32_t Numbers __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+        return __builtin_convertvector(Numbers(words & ((1u << BITS) - 1)), Part) + offset;
+    });
+}
+
+// Sixteen pairs of bfloat16, the first of each in the low half of a word.
+struct Pairs {
+    Words part[LANES / WIDTH];
+};
+
+inline Pairs load_pairs(const uint8_t* at) {
+    Pairs y;
+    for (int i = 0; i < LANES / WIDTH; i++) y.part[i] = reinterpret_cast<const LooseWords*>(at)[i];
+    return y;
+}
+inline Lanes firsts(const Pairs& x) {
+    return each([&](int i) { return Part(x.part[i] << 16); });
+}
+inline Lanes seconds(const Pairs& x) {
+    return each([&](int i) { return Part(x.part[i] & 0xFFFF0000u); });
+}
+
+// s plus the products of a pair of activations with each pair.
+inline Lanes madd_pairs(int32_t x, const Pairs& y, const Lanes& s) {
+#if defined(__AVX512BF16__)
+    return each([&](int i) { return Part(_mm512_dpbf16_ps(s.part[i], __m512bh(_mm512_set1_epi32(x)), __m512bh(y.part[i]))); });
+#else
+    const uint32_t first = uint32_t(x) << 16, second = uint32_t(x) & 0xFFFF0000u;
+    float a, b;
+    std::memcpy(&a, &first, 4);
+    std::memcpy(&b, &second, 4);
+    return madd(all(b), seconds(y), madd(all(a), firsts(y), s));
+#endif
+}
+
 inline float sum(const Lanes& v) {
     return fold(v, [](auto a, auto b) { return a + b; });
 }

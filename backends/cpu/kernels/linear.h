@@ -1,71 +1,107 @@
-// Products with weights, which linear_impl.h defines, and what stands around them: rounding of rows, tables that are looked up.
+// Products with weights, which linear_float_impl.h and linear_integer_impl.h define, and what stands around them: rounding of rows,
+// tables that are looked up. Weights lie in panels of 16 outputs (backends/cpu/pack.py).
 #pragma once
 #include "core.h"
 
 namespace llmc {
 
-// y[rows][N] = x[rows][K] w^T + bias.
+constexpr int padded(int k, int group = 32) { return (k + group - 1) / group * group; }
+constexpr int pairs(int k) { return (k + 1) / 2; }
+
+// Rows of whole numbers: values[rows][padded K], their sums over each group, and a scale for each row.
+struct Rounded {
+    const int8_t* values;
+    const int32_t* sums;
+    const float* scale;
+};
+
+// y[rows][N] = x[rows][K] w^T + bias, with x as it is. w: float32, bfloat16, 8 bits with a scale for each output, 4 bits with a
+// scale (and zero point) for each output and GROUP inputs.
 template <int N, int K>
 void linear_f32(const float* x, int64_t stride, const float* w, const float* bias, float* y, int64_t rows, Team team);
-
-// y = x (w * w_scale)^T + bias with x as it is.
 template <int N, int K>
-void linear_w8(const float* x, int64_t stride, const int8_t* w, const float* w_scale, const float* bias, float* y, int64_t rows,
+void linear_wbf16(const float* x, int64_t stride, const uint16_t* w, const float* bias, float* y, int64_t rows, Team team);
+template <int N, int K>
+void linear_w8(const float* x, int64_t stride, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows,
                Team team);
+template <int N, int K, int GROUP, bool ZEROS>
+void linear_w4(const float* x, int64_t stride, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias,
+               float* y, int64_t rows, Team team);
 
-// y = (q * scale) (w * w_scale)^T + bias, summed in whole numbers: no order to keep.
+// The same with x in bfloat16, two in a word and the last filled up, and with x rounded to whole numbers.
 template <int N, int K>
-void linear_i8(const int16_t* q, const float* scale, const int8_t* w, const float* w_scale, const float* bias, float* y,
-               int64_t rows, Team team);
+void linear_bf16(const uint16_t* x, const uint16_t* w, const float* bias, float* y, int64_t rows, Team team);
+template <int N, int K>
+void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team);
+template <int N, int K, int GROUP, bool ZEROS>
+void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias, float* y,
+                 int64_t rows, Team team);
 
-constexpr int padded(int k) { return (k + 31) / 32 * 32; }
+// A row as whole multiples of (its largest magnitude / 127), filled up with zeros, and the sum of each GROUP of them; returns what
+// they are multiples of. Magnitudes are compared as the integers of their bits, which has no order to keep. A row with an infinity
+// or NaN has the scale NaN, as all that is computed from it must be.
+template <int K, int GROUP>
+inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
+    int32_t bits = 0;
+    for (int k = 0; k < K; k++) {
+        int32_t magnitude;
+        std::memcpy(&magnitude, x + k, 4);
+        magnitude &= 0x7FFFFFFF;
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    float largest;
+    std::memcpy(&largest, &bits, 4);
+    const bool finite = bits < 0x7F800000;
+    const float inverse = finite && largest > 0 ? 127.0f / largest : 0;
+    if (finite)
+        for (int k = 0; k < K; k++) q[k] = int8_t(int32_t(x[k] * inverse + 12582912.0f - 12582912.0f));  // to nearest, half to even
+    for (int k = finite ? K : 0; k < padded(K, GROUP); k++) q[k] = 0;
+    for (int g = 0; g < padded(K, GROUP) / GROUP; g++) {
+        int32_t sum = 0;
+        for (int i = 0; i < GROUP; i++) sum += q[g * GROUP + i];
+        sums[g] = sum;
+    }
+    return finite ? largest / 127.0f : NAN;
+}
 
-// x in float32, each element rounded to the nearest bfloat16, half to even; an infinity or NaN stays what it is.
+template <int K, int GROUP>
+void quantize_rows(const float* x, int64_t stride, int8_t* q, int32_t* sums, float* scale, int64_t rows, Team team) {
+    constexpr int size = padded(K, GROUP);
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        scale[r] = quantize_row<K, GROUP>(x + r * stride, q + r * size, sums + r * (size / GROUP));
+}
+
+// Such rows as floats again, for weights that are no whole numbers.
+template <int K, int GROUP>
+void restore_rows(const int8_t* q, const float* scale, float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
+        for (int k = 0; k < K; k++) y[r * K + k] = float(q[r * padded(K, GROUP) + k]) * scale[r];
+}
+
+// The nearest bfloat16, half to even: the high half of a float.
+inline uint32_t bfloat16_bits(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return x != x ? bits >> 16 | 64 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
+
+// Rows in bfloat16, filled up to whole pairs.
+template <int K>
+void bfloat16_rows(const float* x, int64_t stride, uint16_t* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
+        for (int k = 0; k < K; k++) y[r * 2 * pairs(K) + k] = uint16_t(bfloat16_bits(x[r * stride + k]));
+        if (K % 2) y[r * 2 * pairs(K) + K] = 0;
+    }
+}
+
+// The same numbers as floats, for weights that are no bfloat16.
 template <int K>
 void shorten_rows(const float* x, int64_t stride, float* y, int64_t rows, Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++)
         for (int k = 0; k < K; k++) {
-            uint32_t bits;
-            std::memcpy(&bits, x + r * stride + k, 4);
-            const uint32_t near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
-            bits = (bits & 0x7F800000) == 0x7F800000 ? bits : near;
+            const uint32_t bits = bfloat16_bits(x[r * stride + k]) << 16;
             std::memcpy(y + r * K + k, &bits, 4);
         }
-}
-
-// Each row of x as whole multiples of (its largest magnitude / 127), in 16 bits so that products need no widening. Magnitudes
-// are compared as the integers of their bits, which has no order to keep. A row with an infinity or NaN has the scale NaN, as
-// all that is computed from it must be.
-template <int K>
-void quantize_rows(const float* x, int64_t stride, int16_t* q, float* scale, int64_t rows, Team team) {
-    for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
-        const float* row = x + r * stride;
-        int32_t bits = 0;
-        for (int k = 0; k < K; k++) {
-            int32_t magnitude;
-            std::memcpy(&magnitude, row + k, 4);
-            magnitude &= 0x7FFFFFFF;
-            bits = magnitude > bits ? magnitude : bits;
-        }
-        float largest;
-        std::memcpy(&largest, &bits, 4);
-        const bool finite = bits < 0x7F800000;
-        const float inverse = finite && largest > 0 ? 127.0f / largest : 0;
-        int16_t* out = q + r * padded(K);
-        for (int k = 0; k < K; k++) {
-            const float value = row[k] * inverse + 12582912.0f - 12582912.0f;  // to the nearest, half to even
-            out[k] = int16_t(finite ? value : 0.0f);
-        }
-        for (int k = K; k < padded(K); k++) out[k] = 0;
-        scale[r] = finite ? largest / 127.0f : NAN;
-    }
-}
-
-// Such rows as floats again, for weights that are no whole numbers.
-template <int K>
-void restore_rows(const int16_t* q, const float* scale, float* y, int64_t rows, Team team) {
-    for (int64_t r = team.start(rows); r < team.stop(rows); r++)
-        for (int k = 0; k < K; k++) y[r * K + k] = float(q[r * padded(K) + k]) * scale[r];
 }
 
 // Rows of a table of V entries by id; entry(id, k) is element k. An id outside the table gives a row of NaN: nothing is read
@@ -86,16 +122,39 @@ void embedding(const int64_t* ids, const A* table, float* y, int64_t rows, Team 
     look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) { return float(table[id * D + k]); });
 }
 
-// The same where the table is packed for linear_f32.
+// The same where the table is packed for products.
 template <int64_t V, int D>
 void embedding_f32(const int64_t* ids, const float* w, float* y, int64_t rows, Team team) {
     look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) { return w[(id / LANES * D + k) * LANES + id % LANES]; });
 }
 
-// And for linear_i8.
 template <int64_t V, int D>
-void embedding_i8(const int64_t* ids, const int8_t* w, const float* scale, float* y, int64_t rows, Team team) {
-    look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) { return float(w[id * padded(D) + k]) * scale[id]; });
+void embedding_wbf16(const int64_t* ids, const uint16_t* w, float* y, int64_t rows, Team team) {
+    look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) {
+        const uint32_t bits = uint32_t(w[((id / LANES * pairs(D) + k / 2) * LANES + id % LANES) * 2 + k % 2]) << 16;
+        float x;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    });
+}
+
+template <int64_t V, int D>
+void embedding_w8(const int64_t* ids, const uint8_t* w, const float* scale, float* y, int64_t rows, Team team) {
+    look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) {
+        const int code = w[((id / LANES * (padded(D) / 4) + k / 4) * LANES + id % LANES) * 4 + k % 4];
+        return float(code - 128) * scale[id];
+    });
+}
+
+template <int64_t V, int D, int GROUP, bool ZEROS>
+void embedding_w4(const int64_t* ids, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, float* y, int64_t rows,
+                  Team team) {
+    constexpr int64_t groups = padded(D, GROUP) / GROUP;
+    look_up<V, D>(ids, y, rows, team, [=](int64_t id, int k) {
+        const int byte = w[((id / LANES * (groups * GROUP / 8) + k / 8) * LANES + id % LANES) * 4 + k % 4];
+        const int64_t group = (id / LANES * groups + k / GROUP) * LANES + id % LANES;
+        return float((k / 4 % 2 ? byte >> 4 : byte & 15) - (ZEROS ? zero[group] : 8)) * half_(scale[group]);
+    });
 }
 
 }  // namespace llmc

@@ -1,0 +1,61 @@
+// How products are cut: panels or rows over threads, rows into tiles that registers hold.
+#pragma once
+#include <type_traits>
+#include "core.h"
+
+namespace llmc {
+
+constexpr int AHEAD = 2048;   // bytes by which reading of weights is announced
+
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+// A thread's part: panels p0 to p1 of rows r0 to r1. Panels are split, but rows where they are many and panels too few.
+struct Share {
+    int64_t p0, p1, r0, r1;
+    Share(int64_t rows, int64_t panels, Team team) {
+        const bool by_rows = panels < 4 * team.size && rows >= 4 * team.size;
+        const Team all{0, 1}, of_panels = by_rows ? all : team, of_rows = by_rows ? team : all;
+        p0 = of_panels.start(panels), p1 = of_panels.stop(panels);
+        r0 = of_rows.start(rows), r1 = of_rows.stop(rows);
+    }
+};
+
+// f(start, stop) for parts of r0 to r1 of at most `most`, as equal as can be.
+template <class F>
+inline void by_parts(int64_t r0, int64_t r1, int most, F f) {
+    for (int64_t r = r0; r < r1;) {
+        const int64_t parts = (r1 - r + most - 1) / most, stop = r + (r1 - r + parts - 1) / parts;
+        f(r, stop);
+        r = stop;
+    }
+}
+
+// f(std::integral_constant<int, ROWS>, r) for such parts; LEAST: of a part, which follows from the least r1 - r0 there is.
+template <int LEAST, int MOST, class F>
+inline void by_tiles(int64_t r0, int64_t r1, F f) {
+    static_assert(LEAST >= 1 && MOST - LEAST < 6, "a case for each size");
+    by_parts(r0, r1, MOST, [&](int64_t r, int64_t stop) {
+        switch (MOST - int(stop - r)) {
+            case 0: return f(std::integral_constant<int, MOST>(), r);
+            case 1: if constexpr (MOST - 1 >= LEAST) return f(std::integral_constant<int, MOST - 1>(), r); break;
+            case 2: if constexpr (MOST - 2 >= LEAST) return f(std::integral_constant<int, MOST - 2>(), r); break;
+            case 3: if constexpr (MOST - 3 >= LEAST) return f(std::integral_constant<int, MOST - 3>(), r); break;
+            case 4: if constexpr (MOST - 4 >= LEAST) return f(std::integral_constant<int, MOST - 4>(), r); break;
+            case 5: if constexpr (MOST - 5 >= LEAST) return f(std::integral_constant<int, MOST - 5>(), r); break;
+        }
+    });
+}
+
+// Sixteen outputs of a row, or what is left of N, with their biases.
+template <int N>
+inline void put_lanes(const Lanes& v, const float* bias, float* y, int64_t first) {
+    if (N % LANES == 0 || first + LANES <= N) {
+        store(y + first, bias ? v + load(bias + first) : v);
+        return;
+    }
+    float values[LANES];
+    store(values, v);
+    for (int64_t i = first; i < N; i++) y[i] = bias ? values[i - first] + bias[i] : values[i - first];
+}
+
+}  // namespace llmc
