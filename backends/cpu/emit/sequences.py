@@ -10,27 +10,36 @@ from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.loops import element, located, nest, row_loop
 from llmc.backends.cpu.score import number
 from llmc.ir.program import type_of
+from llmc.runtime.contract import BLOCK
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
+
+LANES = 16
+"""Of kernels/core.h."""
 
 ROWS = {"first": "step.tokens.starts[r]", "last": "step.tokens.starts[r + 1] - 1"}
 
 
 def attention_whole(g: Generator, node: Node) -> None:
     """An attention over keys and values of the step."""
-    types = [type_of(arg).fixed for arg in node.args[:3]]
-    query, keys, values = (g.read(node, slot) for slot in range(3))
-    target = g.new(node)
+    (heads, size), (groups, _), (_, width) = (type_of(arg).fixed for arg in node.args[:3])
+    packed = []
+    for slot, kind, wide, spare in ((1, "keys", size, BLOCK), (2, "values", width, LANES)):
+        x, to = g.read(node, slot), g.scratch(f"{node.name}_{kind}", groups * wide + spare, "float32")
+        text = f"pack_{kind}<{groups}, {wide}>({x.pointer}, {x.stride}, {to.pointer}, step.tokens, team);"
+        g.add(node, text, to, rows="T", reads=[x], note="")
+        packed.append(to)
+    query, target = g.read(node, 0), g.new(node)
     sinks = g.plain(node, 3) if given(node, 3) else "nullptr"
     bias = f"Bias{{{g.plain(node, 4)}, {int(type_of(node.args[4]).shape[1]) // 2}}}" if given(node, 4) else "Bias{}"
     score, given_by = g.functor(node)
-    sizes = types[0][0], types[1][0], types[0][1], types[2][1]
-    kernel = g.kernel("sequences_impl.h", "attention_whole", *sizes, score, given=given_by)
-    operands = ", ".join(f"{x.pointer}, {x.stride}" for x in (query, keys, values))
+    biased = "true" if given(node, 4) else "false"
+    kernel = g.kernel("sequences_impl.h", "attention_whole", heads, groups, size, width, biased, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
-    args = f"{operands}, {sinks}, {bias}, {scale}, {target.pointer}, step.tokens, team"
-    g.add(node, f"{kernel}({args});", target, reads=[query, keys, values])
+    args = (f"{query.pointer}, {query.stride}, {packed[0].pointer}, {packed[1].pointer}, {sinks}, {bias}, {scale}, "
+            f"{target.pointer}, step.tokens, team")  # fmt: skip
+    g.add(node, f"{kernel}({args});", target, reads=[query, *packed])
 
 
 @emits("pool")

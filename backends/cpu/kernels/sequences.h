@@ -10,16 +10,48 @@ namespace llmc {
 struct Bias {
     const float* values;   // [H][2 most + 1], or null
     int most;
-    float at(int h, int64_t distance) const {
-        const int64_t near = distance < -most ? -most : distance > most ? most : distance;
+    float at(int h, int distance) const {
+        const int near = distance < -most ? -most : distance > most ? most : distance;
         return values[h * (2 * most + 1) + near + most];
     }
 };
 
-// F says what is done to a score (score), which keys are admitted (admits), and the first and last that can be (first, last).
-template <int H, int G, int D, int DV, class F>
-void attention_whole(const float* q, int64_t q_stride, const float* keys, int64_t k_stride, const float* values, int64_t v_stride,
-                     const float* sinks, Bias bias, float scale, float* y, const Tokens& tokens, Team team);
+// The BLOCK positions of its sequence that a token is among: the first one's token, and how many the sequence has.
+struct Among {
+    int64_t first;
+    int count;
+    Among(const Tokens& tokens, int64_t t, int32_t block) {
+        const int32_t run = tokens.table[t];
+        first = tokens.starts[run] + int64_t(block) * BLOCK;
+        count = int(std::min<int64_t>(BLOCK, tokens.starts[run + 1] - first));
+    }
+};
+
+// Keys of the step by blocks of positions, [G][D][count] each; after the last, BLOCK floats more may be read.
+template <int G, int D>
+void pack_keys(const float* x, int64_t stride, float* packed, const Tokens& tokens, Team team) {
+    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
+        const Among block(tokens, t, tokens.position[t] / BLOCK);
+        float* to = packed + block.first * G * D + (t - block.first);
+        for (int i = 0; i < G * D; i++) to[i * block.count] = x[t * stride + i];
+    }
+}
+
+// Values of the step by blocks of positions, [G][count][D] each; after the last, LANES floats more may be read.
+template <int G, int D>
+void pack_values(const float* x, int64_t stride, float* packed, const Tokens& tokens, Team team) {
+    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
+        const Among block(tokens, t, tokens.position[t] / BLOCK);
+        for (int g = 0; g < G; g++)
+            std::memcpy(packed + block.first * G * D + (g * block.count + t - block.first) * D, x + t * stride + g * D,
+                        D * sizeof(float));
+    }
+}
+
+// Over packed keys and values. BIASED: with a bias. F: see Tile.
+template <int H, int G, int D, int DV, bool BIASED, class F>
+void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, Bias bias,
+                     float scale, float* y, const Tokens& tokens, Team team);
 
 enum class Pooled { sum, mean, max };
 

@@ -1,6 +1,7 @@
 // The inner loops of attention: rows that share blocks of keys and values, with a running maximum (Milakov and Gimelshein
 // 2018; Dao et al. 2022). BLOCK comes from the file that includes this.
 #pragma once
+#include "attention.h"
 #include "functions.h"
 
 namespace llmc {
@@ -79,7 +80,7 @@ public:
 
     // Heads from first_head on of `count` queries q, [stride] apart, from position p on; sinks may be null.
     Tile(const float* q, int64_t stride, const float* sinks, float scale, int first_head, int heads, int count, int32_t p,
-         int32_t end, F f = {})
+         int32_t end, F f)
         : first_head(first_head), heads(heads), rows(count * heads), scale(scale), f(f) {
         for (int r = 0; r < rows; r++) {
             const int h = first_head + r % heads;
@@ -96,19 +97,20 @@ public:
     int32_t first_block() const { return f.first(position[0]) / BLOCK; }
     int32_t last_block() const { return last[rows - 1] / BLOCK; }
 
-    // Block b of positions, in order: k [D][BLOCK], v [BLOCK][stride], of which up to LANES - 1 floats beyond DV are read.
-    void add(int32_t b, const float* k, const float* v, int64_t stride) {
+    // Block b of positions, in order: k [D][ks], v [BLOCK][vs]. Read are BLOCK floats of k, and of v up to LANES - 1 beyond DV.
+    void add(int32_t b, const float* k, int64_t ks, const float* v, int64_t vs) {
         const int32_t k0 = b * BLOCK;
         int from = 0, to = rows;  // those that the block has keys for
-        while (last[from] < k0) from += heads;
-        while (f.first(position[to - 1]) >= k0 + BLOCK) to -= heads;
-        multiply_rows<BLOCK, false>(from, to, query, D, in, k, BLOCK, D, nullptr, s, BLOCK);
+        while (from < to && last[from] < k0) from += heads;
+        while (from < to && f.first(position[to - 1]) >= k0 + BLOCK) to -= heads;
+        if (from == to) return;
+        multiply_rows<BLOCK, false>(from, to, query, D, in, k, ks, D, nullptr, s, BLOCK);
         int32_t whole = -1;
         for (int r = from; r < to; r++) whole &= score(r, k0);
         weigh(from, to);
         const int count = std::min(last[to - 1] - k0 + 1, BLOCK);
-        if (whole) multiply_rows<DV, false>(from, to, s, BLOCK, in, v, stride, count, shrink, out, WIDE);
-        else multiply_rows<DV, true>(from, to, s, BLOCK, in, v, stride, count, shrink, out, WIDE);
+        if (whole) multiply_rows<DV, false>(from, to, s, BLOCK, in, v, vs, count, shrink, out, WIDE);
+        else multiply_rows<DV, true>(from, to, s, BLOCK, in, v, vs, count, shrink, out, WIDE);
     }
 
     // y: all heads of the queries, [stride] apart.
@@ -167,5 +169,27 @@ private:
         }
     }
 };
+
+// All tiles of a step. Blocks says where a sequence ends (end), and adds one of its blocks to a tile (add).
+template <int H, int G, int D, int DV, class F, class Blocks>
+inline void attend(const float* q, int64_t stride, const Blocks& blocks, const float* sinks, float scale, float* y,
+                   const Tokens& tokens, Team team, F f) {
+    using Rows = Tile<D, DV, F>;
+    constexpr int share = H / G, most = share < Rows::HEADS ? share : Rows::HEADS;
+    int turn = 0;  // tiles go around the team, as later ones have more keys
+    for (int64_t t = 0, next; t < tokens.count; t = next) {
+        const int64_t end = std::min(t + Rows::queries(most), tokens.count);
+        for (next = t + 1; next < end && tokens.table[next] == tokens.table[t];) next++;
+        for (int g = 0; g < G; g++)
+            for (int h = 0; h < share; h += most) {
+                if (turn++ % team.size != team.id) continue;
+                const int heads = share - h < most ? share - h : most;
+                Rows rows(q + t * stride, stride, sinks, scale, g * share + h, heads, int(next - t), tokens.position[t],
+                          blocks.end(t), f);
+                for (int32_t b = rows.first_block(); b <= rows.last_block(); b++) blocks.add(rows, t, g, b);
+                rows.put(y + t * H * DV, H * DV);
+            }
+    }
+}
 
 }  // namespace llmc
