@@ -22,6 +22,9 @@ from llmc.runtime.contract import POSITION, InputSpec
 
 FACTS_FILE, WEIGHTS_FILE, LIBRARY_FILE = "executable.json", "weights.bin", "model.so"
 BUILD_FILE, MAIN_FILE = "build.sh", "main.c"
+NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
+"""Of a source: a file of the folder, and no option of a compiler."""
+
 MOST_ELEMENTS = 2**40
 """Of one entry; more is a damaged file."""
 
@@ -81,7 +84,7 @@ class Facts:
         if self.target not in TARGETS:
             return f"target: there is no '{self.target}'"
         for name in self.sources:
-            if not re.fullmatch(r"\w[\w.-]*", name):
+            if not NAME.fullmatch(name):
                 return f"sources: '{name}' is no name of a file"
         if self.block_bytes < 0 or (self.whole_sequences and self.block_bytes):
             return "block_bytes cannot be so"
@@ -110,6 +113,9 @@ def texts(code: Code, facts: Facts) -> dict[str, str]:
 def read_code(folder: Path, target: Target) -> Code:
     """The sources as they are now, files that a user has added among them. Raises ArtifactError if model.cpp is missing."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix in (".cpp", ".h") and path.is_file())
+    odd = next((name for name in names if not NAME.fullmatch(name)), None)
+    if odd is not None:
+        raise ArtifactError(f"{folder / odd}: names of sources are letters, digits, '_', '-' and '.', a letter first")
     found = read_sources(folder, (SOURCE, *(name for name in names if name != SOURCE)))
     kernels = {name: text for name, text in found.items() if name.endswith(".cpp") and name != SOURCE}
     return Code(found[SOURCE], kernels, {name: text for name, text in found.items() if name.endswith(".h")}, target)

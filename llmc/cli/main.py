@@ -112,7 +112,7 @@ app.command("plugins")(plugins.plugins)
 
 
 def main() -> None:
-    """Entry point of the console script. Exit codes: 0, 1 where `bisect` finds a pass to blame, 2 errors, 130 interrupted."""
+    """Entry point. Exit codes: 0, 1 where `bisect` or `verify` finds what is to blame, 2 errors, 130 interrupted."""
     app()
 
 

@@ -282,6 +282,19 @@ def test_edited_kernel_and_a_new_header_are_compiled(model, saved):
     assert "executable/mine.h" in Manifest.read(saved).files
 
 
+@pytest.mark.parametrize("name", ["-fplugin=x.cpp", "my kernel.h", "ä.h"])
+def test_source_of_an_odd_name_is_refused(saved, name):
+    (saved / "executable" / name).write_text("")
+    with pytest.raises(ArtifactError, match="names of sources are letters"):
+        rebuild(saved)
+
+
+def test_sources_of_another_interface_are_made_again(model, saved):
+    change_facts(saved, abi=1)
+    assert rebuild(saved).lowered
+    assert np.array_equal(logits(llmc.load(saved)), logits(model))
+
+
 def test_what_the_compiler_says_is_shown_and_nothing_has_changed(saved):
     change(saved, "executable/model.cpp", lambda text: text + "int x = no_such_name;\n", listed=False)
     before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}

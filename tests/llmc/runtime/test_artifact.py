@@ -22,6 +22,7 @@ from llmc.runtime.artifact import load, save
 from llmc.runtime.contract import Backend
 from llmc.runtime.manifest import describe
 from llmc.runtime.model import CompiledModel, ModelInfo
+from llmc.runtime.rebuild import rebuild
 from llmc.runtime.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(Path(__file__).parents[3] / "examples" / "tiny_lm" / "model")
@@ -79,6 +80,11 @@ def test_loaded_model_is_the_saved_one(model, saved):
 def test_backend_and_threads_can_be_chosen_when_loading(saved):
     info = load(saved, backend="other", threads=3).info
     assert (info.backend, info.threads) == ("other", 3)
+
+
+def test_backend_that_keeps_no_code_has_none_to_rebuild(saved):
+    with pytest.raises(ArtifactError, match="backend 'toy' keeps no code; it lowers the program whenever a model is loaded"):
+        rebuild(saved)
 
 
 def test_model_without_tokenizer_has_none_when_loaded(model, tmp_path):
