@@ -89,6 +89,7 @@ def compile(
         source=source.origin,
         versions={"llmc": __version__, **registry.versions()},
         target=target or "",
+        notes=captured.notes,
     )
     snapshots = {"capture": program, **result.snapshots}
     records = [*result.records, *lowered.records]

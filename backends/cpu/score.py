@@ -11,7 +11,7 @@ INFIX = {
     "add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "logical_and": "&&", "logical_or": "||",
 }  # fmt: skip
-CALLS = {"abs": "std::abs", "exp": "exp_", "log": "std::log", "tanh": "tanh_"}
+CALLS = {"abs": "std::abs", "exp": "exp_", "log": "std::log", "tanh": "tanh_", "bfloat16": "bfloat16_"}
 
 
 def number(value: float | int | bool) -> str:

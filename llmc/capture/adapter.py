@@ -189,11 +189,13 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
         return attend(b, q, k, v, expr, sinks=sinks)
 
     try:
-        module.set_attn_implementation(NAME if supported else "eager")  # type: ignore[operator]
+        if supported:
+            module.set_attn_implementation(NAME)  # type: ignore[operator]
         module.set_experts_implementation(NAME)  # type: ignore[operator]
         yield {f"{NAME}::attention": rule, f"{NAME}::expert_linear": expert_product}
     finally:
-        module.set_attn_implementation(before)  # type: ignore[operator]
+        if supported:
+            module.set_attn_implementation(before)  # type: ignore[operator]
         module.set_experts_implementation(experts_before)  # type: ignore[operator]
         _calls.reset(token)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from llmc.capture.scores import move_to_keys, simplify
+from llmc.capture.scores import contains_kind, move_to_keys, simplify
 from llmc.capture.tables import table_expression
 from llmc.capture.values import (
     KEY,
@@ -32,7 +32,7 @@ from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.op import OPS, Op
 from llmc.ir.program import type_of
-from llmc.ir.score import CAUSAL, K, Q, ScoreExpr, apply
+from llmc.ir.score import CAUSAL, K, Q, ScoreContext, ScoreExpr, apply, per_head
 from llmc.ir.score import const as number
 from llmc.ir.weights import Computed, Stored, Weight
 
@@ -43,7 +43,8 @@ class Builder:
     def __init__(self) -> None:
         self.editor = Editor()
         self._weight_nodes: dict[Weight, Node] = {}
-        self._position_nodes: dict[tuple[ScoreExpr, str], Node] = {}
+        self._position_nodes: dict[tuple[ScoreExpr, Layout, str], Node] = {}
+        self._slopes: dict[ScoreExpr, Const] = {}
 
     def node(self, op: Op, *operands: Any, **attributes: Any) -> Node:
         """A node of the program."""
@@ -68,31 +69,52 @@ class Builder:
         if isinstance(value, Stream):
             return value
         if isinstance(value, Scores) and not value.pairwise and index_of(value.layout, "token") is not None:
-            node = self.position_node(value.expr, value.dtype)
+            node = self.position_node(value.expr, value.layout, value.dtype)
             sizes = tuple(dim.size for dim in value.layout if dim.label == "fixed")
-            node = self.reshaped(node, (1,) * len(sizes))
             return Stream(value.layout, node if set(sizes) <= {1} else self.node(ops.expand, node, shape=sizes))
         relates = isinstance(value, Probabilities) or (isinstance(value, Scores) and value.pairwise)
         raise Refusal("it mixes positions: scores of pairs of positions are used as if they were values of one token"
                       if relates else "a constant is used where a value of each token is needed")  # fmt: skip
 
-    def position_node(self, expr: ScoreExpr, dtype: str) -> Node:
-        """An expression of the position as a computed value `[T]`."""
-        if (expr, dtype) not in self._position_nodes:
-            node = self._position(expr)
+    def slopes(self, value: Const) -> ScoreExpr:
+        """A constant with one number for each head as an expression of the head."""
+        expr = per_head(value.tensor().flatten().tolist())
+        self._slopes[expr] = value
+        return expr
+
+    def position_node(self, expr: ScoreExpr, layout: Layout, dtype: str) -> Node:
+        """An expression of the position as a computed value, with all fixed dimensions of a layout but those repeated."""
+        key = (expr, layout, dtype)
+        if key not in self._position_nodes:
+            node = self._position(expr, layout, contains_kind(expr, "per_head"))
             if not isinstance(node, Node):
                 raise Refusal("a constant for each position")
             if type_of(node).dtype != dtype:
                 node = self.node(ops.cast, node, dtype=dtype)
-            self._position_nodes[expr, dtype] = node
-        return self._position_nodes[expr, dtype]
+            self._position_nodes[key] = node
+        return self._position_nodes[key]
 
-    def _position(self, expr: ScoreExpr) -> Any:
+    def _position(self, expr: ScoreExpr, layout: Layout, floats: bool) -> Any:
+        """floats: positions are made floats first, as they are where they meet numbers of a weight."""
         if expr == Q:
-            return self.editor.input("position")
+            rank = sum(dim.label == "fixed" for dim in layout)
+            if floats:
+                return self.reshaped(self.position_node(Q, (TOKEN,), "float32"), (1,) * rank)
+            return self.reshaped(self.editor.input("position"), (1,) * rank)
         if expr.kind == "const":
             return expr.value
-        return self.node(OPS[expr.kind], *(self._position(arg) for arg in expr.args))
+        if floats and not contains_kind(expr, "q"):
+            return self.weight_node(self._numbers(expr, layout))
+        return self.node(OPS[expr.kind], *(self._position(arg, layout, floats) for arg in expr.args))
+
+    def _numbers(self, expr: ScoreExpr, layout: Layout) -> Const:
+        """An expression of the head alone as a constant, its numbers along the one fixed dimension that is wide."""
+        shape = tuple(dim.size for dim in layout if dim.label == "fixed")
+        given = self._slopes.get(expr)
+        if given is None:
+            context = ScoreContext(None, torch.arange(max(shape)), torch.tensor(0), torch.tensor(0))
+            given = const(Stored(expr.evaluate(context).expand(max(shape)).contiguous()), "slopes", True)
+        return fold(given.name, lambda t: t.reshape(shape), [given])
 
     def resolve(self, table: Table) -> Stream | Scores:
         """What a constant cut to the length of the sequence is: a mask, the positions, or rows looked up by position."""
@@ -108,7 +130,7 @@ class Builder:
         moved = fold(f"{base.name}.by_position", lambda t: t.movedim(axis, 0).reshape(length, -1), [base])
         if moved.weight.type.dtype != "float32":
             raise Refusal(f"a table of {moved.weight.type.dtype} indexed by position")
-        node = self.node(ops.embedding, self.position_node(Q, "int64"), self.weight_node(moved))
+        node = self.node(ops.embedding, self.position_node(Q, (TOKEN,), "int64"), self.weight_node(moved))
         layout = table.layout
         return Stream(layout, self.reshaped(node, tuple(dim.size for dim in layout if dim.label == "fixed")))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmc.capture.export import Wrapper, export
+from llmc.capture.frequencies import Resolved, resolved
 from llmc.capture.interpret import Interpreter
 from llmc.capture.lengths import MOST_POSITIONS, lengths_of
 from llmc.capture.rows import sink_rows
@@ -27,11 +28,13 @@ EXAMPLE_LENGTH = 7
 
 @dataclass(frozen=True)
 class Captured:
-    """A program, and what capture learned besides: the length that the model's positions allow, and its vocabulary."""
+    """A program, and what capture learned besides: the length that the model's positions allow, its vocabulary, and what it
+    decided that is worth telling."""
 
     program: Program
     max_context: int
     vocab_size: int
+    notes: tuple[str, ...] = ()
 
 
 def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None, max_context: int | None = None) -> Captured:
@@ -44,12 +47,15 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
         raise CaptureError(f"llmc compiles an nn.Module, a folder or a hub id, not {type(module).__name__}")
     ids = _example_ids(module, example_inputs)
     from_library = hasattr(module, "set_attn_implementation") and hasattr(module, "config")
-    with ready(module) as prepared, ExitStack() as stack:
+    stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    with ready(module) as prepared, ExitStack() as rotary, ExitStack() as stack:
+        length, decided = max_context or stated or DEFAULT_CONTEXT, Resolved()
         opaque: dict[str, Callable[..., Any]] = {}
         keywords: Callable[[], dict[str, Any]] = dict
         if from_library:
             from llmc.capture import adapter
 
+            decided = rotary.enter_context(resolved(prepared, length))
             opaque, keywords = stack.enter_context(adapter.adapted(prepared)), adapter.keywords
         exported = export(Wrapper(prepared, keywords), ids, opaque)
         lengths = lengths_of(exported, type(module).__name__)
@@ -61,10 +67,11 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
         editor.outputs = ("logits",)
         sink_rows(editor)
         program = editor.finish()
-        stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
         limits = {name: spec.limit for name, spec in input_specs(program).items()}
         if 0 in limits.values():
             raise CaptureError("the module subtracts from its ids or positions before it looks them up: the first is negative")
+        if decided.unlimited and max_context:
+            stated = None
         bound = min((b for b in (limits.get("position"), lengths.longest, stated) if b), default=None)
         stack.close()  # the module as its author wrote it, attention and all
         possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
@@ -73,7 +80,9 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
     if max_context is not None and max_context > allowed:
         raise CaptureError(f"max_context={max_context} is beyond the {allowed} positions that are possible for this model")
     context = max_context or (allowed if bound else DEFAULT_CONTEXT)
-    return Captured(program, context, vocabulary(program, limits["input_ids"]))
+    if decided.notes and context != length:
+        raise CaptureError(f"{decided.notes[0]}, but {context} are possible: give max_context={context}")
+    return Captured(program, context, vocabulary(program, limits["input_ids"]), tuple(decided.notes))
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:

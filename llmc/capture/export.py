@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmc.capture.rules import MIXERS, load_rules
+from llmc.capture.rules import IGNORED, MIXERS, load_rules
 from llmc.errors import CaptureError
 
 MOST_ROUNDS = 8
@@ -56,16 +56,11 @@ def export(wrapper: Wrapper, ids: Tensor, opaque: dict[str, Callable[..., Any]])
     try:
         with torch.no_grad(), quiet():
             exported = torch.export.export(wrapper, (ids,), dynamic_shapes=({1: torch.export.Dim.AUTO},), strict=False)
-            exported = exported.run_decompositions({})
+            if not is_plain(exported, known):
+                exported = exported.run_decompositions({})
             table = decompositions()
             for _ in range(MOST_ROUNDS):
-                unknown = {
-                    node.target
-                    for node in exported.graph.nodes
-                    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name not in known
-                    and node.target._schema.name.split("::")[1] not in MIXERS
-                }
-                wanted = {target: table[target] for target in unknown if target in table}
+                wanted = {target: table[target] for target in unknown(exported, known) if target in table}
                 if not wanted:
                     break
                 exported = exported.run_decompositions(wanted)
@@ -75,6 +70,20 @@ def export(wrapper: Wrapper, ids: Tensor, opaque: dict[str, Callable[..., Any]])
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(f"torch.export cannot trace {type(wrapper.module).__name__}: {reason}") from error
     return exported
+
+
+def unknown(exported: torch.export.ExportedProgram, known: Container[str]) -> set[Any]:
+    """The ops of a graph that are to be written out in terms of others."""
+    targets = {node.target for node in exported.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    names = {target: target._schema.name for target in targets}
+    return {target for target, name in names.items() if name not in known and name.split("::")[1] not in (*MIXERS, *IGNORED)}
+
+
+def is_plain(exported: torch.export.ExportedProgram, known: Container[str]) -> bool:
+    """Whether all ops have rules, and none writes to a tensor or has a graph of its own: then torch need not trace it again."""
+    nodes = exported.graph.nodes
+    writing = any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes)
+    return not writing and not unknown(exported, known) and not any(node.op == "get_attr" for node in nodes)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:

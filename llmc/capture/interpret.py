@@ -16,17 +16,15 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from llmc.capture.axes import Builder, fold
-from llmc.capture.rules import MIXERS, load_rules
+from llmc.capture.rules import IGNORED, MIXERS, load_rules
 from llmc.capture.rules.pointwise import dtype_name
-from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Stream, Value, const, index_of, normal
+from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Scores, Stream, Value, const, index_of, normal
 from llmc.errors import CaptureError, VerificationError
 from llmc.ir.program import type_of
+from llmc.ir.score import apply
 from llmc.ir.types import Origin
 from llmc.ir.weights import Stored
 
-IGNORED = (
-    "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size",
-)  # fmt: skip
 PACKAGE = str(Path(__file__).parents[1])
 """Its own frames stand in every trace."""
 
@@ -138,12 +136,16 @@ class Interpreter:
         name = node.target._schema.name
         if name not in self.rules:
             raise Refusal(self.unknown(node, values))
+        narrow = getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16
+        if narrow:
+            args = pytree.tree_map_only(Scores, rounded, args)
         if name not in TAKE_LENGTHS and any(isinstance(value, Length) for value in flat):
             raise Refusal("it mixes positions: the length of the sequence, known only at its end, enters the computation")
         rule = self.rules[name]
         if "name" in inspect.signature(rule).parameters:
             kwargs["name"] = name.split("::")[1]
-        return rule(self.builder, *args, **kwargs)
+        result = rule(self.builder, *args, **kwargs)
+        return rounded(result) if narrow and isinstance(result, Scores) else result
 
     def folded(self, node: Node, args: Any, kwargs: Any) -> Any:
         """A call on constants alone: made now if they are no parameters, else when the result is needed."""
@@ -197,6 +199,13 @@ class Interpreter:
 
 def _ignored(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in IGNORED
+
+
+def rounded(x: Scores) -> Scores:
+    """Numbers of positions in bfloat16, where the module asks for it: too few digits to be taken for float32."""
+    if x.source is not None or x.expr.kind in ("const", "bfloat16"):
+        return x
+    return Scores(x.layout, apply("bfloat16", x.expr), "float32")
 
 
 def check_result(value: Any, expected: Any) -> None:

@@ -99,6 +99,9 @@ def folded(kind: str, args: tuple[ScoreExpr, ...]) -> ScoreExpr:
             raise Refusal(f"a mask that computes {kind}({', '.join(map(str, args))})") from error
     if kind in ("add", "sub") and is_number(args[1], 0):
         return args[0]
+    if kind in ("add", "sub") and args[0].kind in ("add", "sub") and all(map(is_whole_number, (args[1], args[0].args[1]))):
+        inner = args[0].args[1] if args[0].kind == kind else folded("neg", args[0].args[1:])
+        return folded(kind, (args[0].args[0], folded("add", (inner, args[1]))))
     if kind in ("mul", "div") and is_number(args[1], 1):
         return args[0]
     if kind in ("add", "mul") and is_number(args[0], 0 if kind == "add" else 1):
@@ -111,6 +114,23 @@ def folded(kind: str, args: tuple[ScoreExpr, ...]) -> ScoreExpr:
 def is_number(expr: ScoreExpr, value: float) -> bool:
     """Whether an expression is this number everywhere."""
     return expr.kind == "const" and not isinstance(expr.value, bool) and expr.value == value
+
+
+def is_whole_number(expr: ScoreExpr) -> bool:
+    """Whether an expression is a number of type int."""
+    return expr.kind == "const" and isinstance(expr.value, int) and not isinstance(expr.value, bool)
+
+
+def whole(expr: ScoreExpr) -> ScoreExpr | None:
+    """The same expression in whole numbers, if floats are all that stands in it for them; else None."""
+    if expr.kind == "const":
+        return const(int(expr.value)) if float(expr.value).is_integer() else None  # type: ignore[arg-type]
+    if expr in (Q, K) or is_condition(expr):
+        return expr
+    if expr.kind not in ("add", "sub", "mul", "neg", "where") or (expr.kind == "mul" and expr.args[1].kind != "const"):
+        return None
+    args = [whole(arg) for arg in expr.args]
+    return None if None in args else simplify(ScoreExpr(expr.kind, tuple(args)))  # type: ignore[arg-type]
 
 
 def offset(leaf: ScoreExpr) -> float:
@@ -155,6 +175,11 @@ def split(expr: ScoreExpr) -> tuple[ScoreExpr, ScoreExpr]:
 def contains(expr: ScoreExpr, part: ScoreExpr) -> bool:
     """Whether a part occurs anywhere in an expression."""
     return expr == part or any(contains(arg, part) for arg in expr.args)
+
+
+def contains_kind(expr: ScoreExpr, kind: str) -> bool:
+    """Whether a variable or function of a kind occurs anywhere in an expression."""
+    return expr.kind == kind or any(contains_kind(arg, kind) for arg in expr.args)
 
 
 def simplify(expr: ScoreExpr) -> ScoreExpr:
@@ -232,6 +257,31 @@ def peel_scale(expr: ScoreExpr) -> tuple[float, ScoreExpr]:
 
     inner = visit(expr)
     return (factors.pop(), inner) if len(factors) == 1 and 1.0 not in factors else (1.0, expr)
+
+
+def relative(score: ScoreExpr) -> ScoreExpr:
+    """The score with `slope * (k - q)` for `slope * k` where that is added to it.
+
+    The softmax over keys is the same, for the difference is one number for a query (Press et al. 2022); but numbers stay small
+    near the query, where float32 would round those of late positions.
+    """
+    if score.kind in ("add", "sub"):
+        return ScoreExpr(score.kind, tuple(map(relative, score.args)))
+    return _from_query(score) if _proportional(score) else score
+
+
+def _proportional(term: ScoreExpr) -> bool:
+    """Whether a term is the key's position by something that is the same for all positions."""
+    if term.kind not in ("mul", "div"):
+        return term == K
+    of_keys, factor = term.args
+    if term.kind == "mul" and contains(factor, K):
+        of_keys, factor = factor, of_keys
+    return _proportional(of_keys) and not any(contains(factor, variable) for variable in (K, Q, SCORE))
+
+
+def _from_query(term: ScoreExpr) -> ScoreExpr:
+    return apply("sub", K, Q) if term == K else ScoreExpr(term.kind, tuple(map(_from_query, term.args)), term.value)
 
 
 def move_to_keys(expr: ScoreExpr) -> ScoreExpr:

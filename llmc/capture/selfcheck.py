@@ -72,8 +72,8 @@ def stirred(module: nn.Module) -> Iterator[None]:
     for parameter in module.parameters():
         values = parameter.detach()
         if values.is_floating_point() and values.numel() > 1 and not values.is_inference():
-            first = values.reshape(-1)[0].clone()
-            if bool((values == first).all()):
+            first, last = values.reshape(-1)[[0, -1]].clone()
+            if first == last and bool((values == first).all()):
                 before.append((values, first))
     try:
         for values, _ in before:

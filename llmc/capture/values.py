@@ -171,6 +171,13 @@ class Probabilities(Value):
     scores: Scores
 
 
+@dataclass(frozen=True, eq=False)
+class Empty(Value):
+    """A value without elements, which some code makes to join it to others; it cannot be computed with."""
+
+    dtype: str
+
+
 def positions() -> Scores:
     """`arange(S)`."""
     return Scores((TOKEN,), Q, "int64")

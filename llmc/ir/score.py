@@ -58,8 +58,8 @@ class ScoreExpr:
         if self.kind == "per_head":
             return "per_head[head]"
         sign = FUNCTIONS[self.kind][0]
-        inner = [f"({arg})" if arg.args and not FUNCTIONS[arg.kind][0].isalpha() else str(arg) for arg in self.args]
-        return f" {sign} ".join(inner) if not sign.isalpha() else f"{sign}({', '.join(map(str, self.args))})"
+        inner = [f"({arg})" if arg.args and not FUNCTIONS[arg.kind][0].isidentifier() else str(arg) for arg in self.args]
+        return f" {sign} ".join(inner) if not sign.isidentifier() else f"{sign}({', '.join(map(str, self.args))})"
 
     def to_json(self) -> list[Any]:
         """A list of kind and arguments, or kind and value."""
@@ -85,6 +85,11 @@ class ScoreExpr:
 VARIABLES = ("score", "head", "q", "k")
 SCORE, HEAD, Q, K = (ScoreExpr(name) for name in VARIABLES)
 
+def rounded(x: Tensor) -> Tensor:
+    """Each number as the bfloat16 nearest to it, in the precision of x; whole numbers in the default one."""
+    return x.to(torch.bfloat16).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+
+
 FUNCTIONS: dict[str, tuple[str, Callable[..., Tensor], int]] = {
     "add": ("+", torch.add, 2),
     "sub": ("-", torch.sub, 2),
@@ -107,6 +112,7 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Tensor], int]] = {
     "logical_or": ("|", torch.logical_or, 2),
     "logical_not": ("not", torch.logical_not, 1),
     "where": ("where", torch.where, 3),
+    "bfloat16": ("bfloat16", rounded, 1),
 }
 """Sign in print, meaning, and number of arguments of each function."""
 

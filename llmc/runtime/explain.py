@@ -27,6 +27,8 @@ def explain(info: ModelInfo, program: Program, records: Sequence[Any], executabl
     console = Console(record=True, width=WIDTH, file=io.StringIO(), markup=False, highlight=False, emoji=False)
     recipe = f" with recipe {info.recipe}" if info.recipe else ""
     console.print(f"{info.name}{recipe} for backend {info.backend}")
+    for note in info.notes:
+        console.print(f"capture: {note}")
     if records:
         console.print(_table(records))
     for record in records:

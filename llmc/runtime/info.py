@@ -22,6 +22,7 @@ class ModelInfo:
     architecture: the class of the original in the `transformers` library, or "". eos_ids, bos_id: of the model's config.
     recipe, backend, target: what it was compiled with, target "" for the best of the machine. threads: None for all cores.
     source: the path or hub id it came from, "" for a module. versions: of every distribution that took part.
+    notes: what capture decided.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -38,10 +39,11 @@ class ModelInfo:
     source: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     target: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**asdict(self), "eos_ids": list(self.eos_ids)}
+        return {**asdict(self), "eos_ids": list(self.eos_ids), "notes": list(self.notes)}
 
     @staticmethod
     def from_json(data: Any) -> ModelInfo:

@@ -63,6 +63,16 @@ inline float erf_(float x) {
     return size < 1.0f ? x * a : std::copysign(1.0f - exp_(b), x);
 }
 
+// The nearest bfloat16, of two as near the one whose last bit is zero; an infinity or NaN stays what it is.
+inline float bfloat16_(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    const uint32_t near = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
+    bits = (bits & 0x7F800000) == 0x7F800000 ? bits : near;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
 // What every number is at least, and at most, as large as.
 template <class A, class Limits = std::numeric_limits<A>>
 constexpr A lowest() { return Limits::has_infinity ? -Limits::infinity() : Limits::lowest(); }

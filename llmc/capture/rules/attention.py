@@ -13,7 +13,7 @@ from llmc.capture.rules.contractions import _matmul
 from llmc.capture.rules.pointwise import elementwise
 from llmc.capture.rules.reductions import _softmax, vector
 from llmc.capture.rules.views import _transpose
-from llmc.capture.scores import peel_scale, split
+from llmc.capture.scores import peel_scale, relative, split
 from llmc.capture.values import TOKEN, Layout, Probabilities, Refusal, Scores, Stream, Value, fixed
 from llmc.ir import ops
 from llmc.ir.program import type_of
@@ -32,15 +32,13 @@ def weigh(b: Builder, weights: Probabilities, values: Any) -> Stream:
     return attend(b, q, _transpose(b, k, -2, -1), values, weights.scores.expr, lead)
 
 
-def attend(
-    b: Builder, q: Any, k: Any, v: Any, expr: ScoreExpr, lead: Layout | None = None, sinks: Any = None
-) -> Stream:
+def attend(b: Builder, q: Any, k: Any, v: Any, expr: ScoreExpr, lead: Layout | None = None, sinks: Any = None) -> Stream:
     """One attention op from q, k, v `[..., heads, token, features]` and the expression of its scores.
 
     lead: the dimensions before the last two of the result; those of q by default.
     """
     score, admits = split(expr)
-    scale, score = peel_scale(score)
+    scale, score = peel_scale(score if sinks is not None else relative(score))
     q, k, v = (b.stream(x) for x in (q, k, v))
     lead = q.layout[:-2] if lead is None else lead
     if [dim.size for dim in q.layout[:-2] if dim.size > 1] != [dim.size for dim in lead if dim.size > 1]:

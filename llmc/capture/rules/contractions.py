@@ -59,6 +59,13 @@ def _addmm(b: Builder, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha
     return elementwise(b, ops.add, _matmul(b, x, weight), bias)
 
 
+@rule("baddbmm")
+def _baddbmm(b: Builder, added: Any, x: Any, y: Any, *, beta: float = 1, alpha: float = 1) -> Value:
+    made = _matmul(b, x, y)
+    scaled = [v if factor == 1 else elementwise(b, ops.mul, v, factor) for v, factor in ((added, beta), (made, alpha))]
+    return elementwise(b, ops.add, *scaled)
+
+
 @rule("matmul", "mm", "bmm", "mv")
 def _matmul(b: Builder, x: Any, y: Any) -> Value:
     if isinstance(x, Table):

@@ -9,6 +9,7 @@ import torch
 from llmc.capture.axes import Builder, triangle
 from llmc.capture.rules import rule
 from llmc.capture.rules.pointwise import dtype_name, elementwise, name_of
+from llmc.capture.scores import simplify
 from llmc.capture.values import (
     KEY,
     ONE,
@@ -23,9 +24,11 @@ from llmc.capture.values import (
     Value,
     const,
     fixed,
+    normal,
     positions,
 )
 from llmc.ir import ops
+from llmc.ir.score import Q, apply
 from llmc.ir.score import const as number
 from llmc.ir.weights import Stored
 
@@ -90,6 +93,17 @@ def _triangle(b: Builder, x: Any, diagonal: int = 0, *, name: str) -> Value:
     if not isinstance(x, Scores):
         raise Refusal(f"{name} of something else than a table over (query, key)")
     return triangle(x, name == "triu", diagonal)
+
+
+@rule("cumsum")
+def _cumsum(b: Builder, x: Any, dim: int, *, dtype: Any = None) -> Value:
+    """The sum of one number over a position and all before it, which is how positions are counted from masks."""
+    if not isinstance(x, Scores) or x.expr.kind != "const" or x.layout[normal(dim, len(x.layout))] != TOKEN:
+        raise Refusal("it mixes positions: a sum over the positions before")
+    value = x.expr.value
+    kind = name_of(dtype) if dtype else "float32" if isinstance(value, float) else "int64"
+    counted = apply("mul", apply("add", Q, number(1)), number(float(value) if kind == "float32" else int(value)))  # type: ignore[arg-type]
+    return Scores(x.layout, simplify(counted), kind)
 
 
 @rule("sym_size")

@@ -8,12 +8,12 @@ import torch
 
 from llmc.capture.axes import Builder, broadcast_layout, paired
 from llmc.capture.rules import rule
-from llmc.capture.scores import ARITHMETIC, as_condition, simplify
+from llmc.capture.scores import ARITHMETIC, as_condition, simplify, whole
 from llmc.capture.values import Const, Probabilities, Refusal, Scores, Stream, Table, Value
 from llmc.ir import ops
 from llmc.ir.op import Op
 from llmc.ir.program import type_of
-from llmc.ir.score import FUNCTIONS, ScoreExpr, apply, const, per_head
+from llmc.ir.score import FUNCTIONS, ScoreExpr, apply, const
 
 DIRECT: dict[str, Op] = {
     "add": ops.add, "sub": ops.sub, "mul": ops.mul, "div": ops.div, "pow": ops.pow_, "maximum": ops.maximum,
@@ -35,8 +35,8 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     values = [b.resolve(v) if isinstance(v, Table) else v for v in operands]
     if any(isinstance(v, Probabilities) for v in values):
         raise Refusal("attention weights are changed after the softmax")
-    if any(isinstance(v, Scores) and v.pairwise for v in values):
-        values = [slopes(v) for v in values]
+    if op.name in FUNCTIONS and any(isinstance(v, Scores) for v in values):
+        values = sloped(b, values)
     relating = [v for v in values if isinstance(v, Scores)]
     streams = [v for v in values if isinstance(v, Stream)]
     vectors = [v for v in values if isinstance(v, Const) and v.number() is None]
@@ -50,14 +50,24 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     return Stream(layout, node if type_of(node).fixed == sizes else b.node(ops.expand, node, shape=sizes))
 
 
-def slopes(value: Any) -> Any:
-    """A constant with one number for each head as an expression of the head, where it meets scores; anything else as it is."""
-    if not isinstance(value, Const) or not value.real or dtype_name(value) == "bool":
-        return value
-    wide = [dim for dim in value.layout if dim.size > 1]
-    if len(wide) != 1 or value.layout[-1].size > 1 or (len(value.layout) > 1 and value.layout[-2].size > 1):
-        return value
-    return Scores(value.layout, per_head(value.tensor().flatten().tolist()), dtype_name(value))
+def sloped(b: Builder, values: list[Any]) -> list[Any]:
+    """Operands of a function of positions or scores; constants with one number for each head become expressions of the head.
+
+    They stay as they are if values of the sequence take part, or if more than one dimension has numbers of its own.
+    """
+    vectors = [v for v in values if isinstance(v, Const) and v.number() is None]
+    if not vectors or any(isinstance(v, Stream) for v in values):
+        return values
+    if not all(v.real and dtype_name(v) == "float32" and sum(dim.size > 1 for dim in v.layout) == 1 for v in vectors):
+        return values
+    relating = [v for v in values if isinstance(v, Scores)]
+    layout = broadcast_layout([v.layout for v in (*vectors, *paired(relating))])
+    if all(v.expr.kind == "const" for v in relating) or (
+        sum(dim.size > 1 for dim in layout) > 1 and not any(v.pairwise for v in relating)
+    ):
+        return values
+    made = {id(v): Scores(v.layout, b.slopes(v), "float32") for v in vectors}
+    return [made.get(id(v), v) for v in values]
 
 
 def on_scores(op: Op, values: list[Any]) -> Scores:
@@ -136,7 +146,8 @@ def _bitwise(b: Builder, *operands: Any, name: str) -> Value:
 def dtype_name(value: Any) -> str:
     """dtype of any value."""
     if isinstance(value, Const):
-        return value.weight.type.dtype
+        dtype = value.weight.type.dtype
+        return "float32" if dtype in ("float16", "bfloat16") else dtype
     if isinstance(value, Table):
         return value.base.weight.type.dtype
     return "float32" if isinstance(value, Probabilities) else value.dtype
@@ -231,7 +242,12 @@ def converted(b: Builder, x: Any, dtype: torch.dtype | None) -> Value:
             one, zero = (const(1.0), const(0.0)) if name == "float32" else (const(1), const(0))
             return Scores(x.layout, apply("where", x.expr, one, zero), name, x.source)
         if name == "int64":
-            raise Refusal("scores are made whole numbers")
+            expr = whole(x.expr)
+            if expr is None and x.pairwise:
+                raise Refusal("scores are made whole numbers")
+            if expr is not None:
+                return Scores(x.layout, expr, name)
+            return Stream(x.layout, b.node(ops.cast, b.stream(x).node, dtype=name))
         return Scores(x.layout, x.expr, name, x.source)
     if name == "bool":
         return elementwise(b, ops.ne, x, 0)

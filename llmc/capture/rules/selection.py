@@ -8,18 +8,21 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from llmc.capture.axes import Builder
+from llmc.capture.axes import Builder, fold
 from llmc.capture.rules import rule
+from llmc.capture.rules.pointwise import dtype_name
 from llmc.capture.rules.views import _unsqueeze, without
 from llmc.capture.values import (
     ONE,
     TOKEN,
     Const,
     Dim,
+    Empty,
     Layout,
     Length,
     Refusal,
     S,
+    Scores,
     Size,
     Stream,
     Table,
@@ -28,6 +31,7 @@ from llmc.capture.values import (
     normal,
 )
 from llmc.ir import ops
+from llmc.ir.program import type_of
 
 END = 2**62
 
@@ -53,9 +57,9 @@ def _slice(b: Builder, x: Any, dim: int = 0, start: Any = None, end: Any = None,
     first, last, stride = slice(begin, stop, step).indices(size)
     if (first, last, stride) == (0, size, 1):
         return x
+    if last <= first:
+        return Empty(tuple(fixed(0) if i == place else d for i, d in enumerate(x.layout)), dtype_name(x))
     x = b.stream(x)
-    if x.layout[place].label != "fixed" or last <= first:
-        raise Refusal("an empty slice")
     inner = sum(d.label == "fixed" for d in x.layout[: place + 1])
     node = b.node(ops.slice_, x.node, dim=inner, start=first, stop=last, step=stride)
     count = len(range(first, last, stride))
@@ -118,6 +122,7 @@ def _cat(b: Builder, values: list[Any], dim: int = 0, *, name: str) -> Value:
     place = normal(dim, max(len(v.layout) for v in values) + (name == "stack"))
     if name == "stack":
         values = [_unsqueeze(b, v, place) for v in values]
+    values = [v for v in values if not isinstance(v, Empty)] or values[:1]
     if len(values) == 1:
         return values[0]
     if any(v.layout[place].label in ("token", "key") for v in values):
@@ -142,6 +147,33 @@ def from_the_end(b: Builder, index: Stream, rows: int) -> Stream:
         return index
     negative, shifted = b.node(ops.lt, index.node, 0), b.node(ops.add, index.node, rows)
     return Stream(index.layout, b.node(ops.where, negative, shifted, index.node))
+
+
+@rule("gather")
+def _gather(b: Builder, x: Any, dim: int, index: Any, **ignored: Any) -> Value:
+    """Rows of a table, each by a number that is repeated along the row."""
+    place, rank = normal(dim, len(x.layout)), len(x.layout)
+    row = Scores(index.layout[:-1], index.expr, index.dtype) if isinstance(index, Scores) else before_repeat(b, index)
+    if not isinstance(x, Const) or row is None or place != rank - 2 or any(size != 1 for size in x.shape[:-2]):
+        raise Refusal("numbers picked one by one, and not rows of a table")
+    if index.layout[-1].size > x.shape[-1]:
+        raise Refusal("more numbers are picked than a row has")
+    from llmc.capture.rules.contractions import looked_up
+
+    table = fold(f"{x.name}.rows", lambda t: t.reshape(t.shape[-2:])[:, : index.layout[-1].size], [x])
+    return looked_up(b, table, row)
+
+
+def before_repeat(b: Builder, x: Any) -> Stream | None:
+    """What was repeated along the last dimension of a value, without that dimension; None if it was not."""
+    node = x.node if isinstance(x, Stream) else None
+    if node is None or node.target is not ops.expand or x.layout[-1].label != "fixed":
+        return None
+    base: Any = node.args[0]
+    *outer, last = type_of(base).fixed
+    if last != 1 or tuple(outer) != type_of(node).fixed[:-1]:
+        return None
+    return Stream(x.layout[:-1], b.reshaped(base, tuple(outer)))
 
 
 @rule("index_select")

@@ -29,4 +29,6 @@ def evaluate(expr: ScoreExpr, variables: Variables) -> Array:
         return widest(expr.value)[0]
     if expr.kind == "per_head":
         return jnp.asarray(expr.value, jnp.float32)[variables.head]
+    if expr.kind == "bfloat16":
+        return evaluate(expr.args[0], variables).astype(jnp.bfloat16).astype(jnp.float32)
     return OPS[expr.kind](*(evaluate(arg, variables) for arg in expr.args))

@@ -29,6 +29,7 @@ HEAD_WINDOWS = f("logical_and", CAUSAL, f("le", DISTANCE, per_head([float(3 * i)
 WHERE = f("where", f("eq", HEAD, 1), SCORE, f("mul", SCORE, 0.5))
 BUCKETS = f("sub", SCORE, f("log", f("add", f("minimum", DISTANCE, 20), 1.0)))
 ODD_HEADS = f("logical_or", f("ne", HEAD, 3), f("ge", f("maximum", K, 1), 1))
+ROUNDED = f("add", SCORE, f("bfloat16", f("mul", per_head([0.31 * (i + 1) for i in range(HEADS)]), f("bfloat16", K))))
 OTHERS = f("add", f("neg", f("abs", SCORE)), f("where", f("logical_not", f("gt", K, 9)), f("exp", f("neg", SLOPES)), 0.0))
 
 EXPRESSIONS: dict[str, tuple[ScoreExpr, ScoreExpr, bool]] = {
@@ -45,6 +46,7 @@ EXPRESSIONS: dict[str, tuple[ScoreExpr, ScoreExpr, bool]] = {
     "first-and-window": (SCORE, FIRST_AND_WINDOW, False),
     "head-windows": (SCORE, HEAD_WINDOWS, False),
     "buckets": (BUCKETS, CAUSAL, False),
+    "rounded-bias": (ROUNDED, CAUSAL, False),
     "other-functions": (OTHERS, f("logical_and", CAUSAL, ODD_HEADS), True),
 }
 """Of each: what is done to a score, which keys are admitted, and whether there are sinks."""

@@ -6,12 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmc.capture.scores import EXCLUDED, negate, simplify, split
+from llmc.capture.scores import EXCLUDED, negate, relative, simplify, split
 from llmc.capture.tables import table_expression
 from llmc.capture.values import Refusal
-from llmc.ir.score import HEAD, SCORE, K, Q, ScoreContext, ScoreExpr, apply, const
+from llmc.ir.score import HEAD, SCORE, K, Q, ScoreContext, ScoreExpr, apply, const, per_head
 
 SIZE, HEADS = 7, 2
+SLOPES = per_head([0.5, -0.25])
 GRID = ScoreContext(
     torch.randn(HEADS, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).double(),
     torch.arange(HEADS).view(-1, 1, 1),
@@ -61,6 +62,20 @@ def test_split_scores_are_the_same_where_a_key_is_admitted(expr):
     admitted = values(admits).bool()
     assert torch.equal(admitted, expected > EXCLUDED / 2)
     assert torch.allclose(values(score).double()[admitted], expected[admitted])
+
+
+terms = st.sampled_from([
+    SCORE, K, Q, const(2.0), apply("mul", SLOPES, K), apply("mul", K, const(0.5)),
+    apply("div", apply("mul", K, SLOPES), const(3)),
+    apply("mul", SCORE, K), apply("mul", Q, K), apply("div", const(1.0), apply("add", K, const(1))), apply("sub", K, Q),
+])  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.recursive(terms, lambda inner: st.builds(apply, st.sampled_from(["add", "sub"]), inner, inner), max_leaves=5))
+def test_softmax_over_keys_is_the_same_with_slopes_of_the_distance(expr):
+    expected, found = (values(e).double().softmax(-1) for e in (expr, relative(expr)))
+    assert torch.allclose(found, expected, atol=1e-12)
 
 
 @settings(max_examples=100, deadline=None)
