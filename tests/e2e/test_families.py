@@ -1,6 +1,7 @@
 """Models of many families, by capture alone: the numbers of the original in every form of a step."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from llmc.capture.capture import capture
 from llmc.conformance.forms import CLOSE, chunked, prefill, ragged, relative_error
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
-from tests.e2e.families import FAMILIES, VOCAB, built
+from tests.e2e.families import FAMILIES, HEAD, VOCAB, built, row
 
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 LENGTHS = (41, 5, 1, 20)
-CONTEXTS = {"llama rope dynamic": 200}
+CONTEXTS = {"Llama, rope of type dynamic": 200}
 """Sequences longer than the config states, where the library has rotary positions for them."""
 
 _made: dict = {}
@@ -47,6 +49,17 @@ def agrees_in_every_form(name, backend):
     assert relative_error(chunked(executable.context(16), prompts[0], 13), expected[0]) <= CLOSE
     for values, reference in zip(ragged(executable.context(16), prompts), expected, strict=True):
         assert relative_error(values, reference) <= CLOSE
+
+
+def test_page_of_models_has_a_line_for_each_and_no_other():
+    text = PAGE.read_text()
+    assert text.startswith(HEAD)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in text.removeprefix(HEAD).splitlines()] == list(FAMILIES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_page_of_models_tells_heads_and_expressions(name):
+    assert row(name, made(name)[1].program) in PAGE.read_text()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -10,7 +10,7 @@ from llmc.capture.capture import capture
 from llmc.errors import CaptureError
 from tests.e2e.families import built
 
-LONG, DYNAMIC = "phi3 longrope", "llama rope dynamic"
+LONG, DYNAMIC = "Phi-3, rope of type longrope", "Llama, rope of type dynamic"
 SHORT = 40
 """Up to here a sequence has the other frequencies."""
 
