@@ -15,6 +15,7 @@ from llmc.capture.export import Wrapper, export
 from llmc.capture.frequencies import Resolved, resolved
 from llmc.capture.interpret import Interpreter
 from llmc.capture.lengths import MOST_POSITIONS, lengths_of
+from llmc.capture.precision import HALF, hollow
 from llmc.capture.rows import sink_rows
 from llmc.capture.selfcheck import check_lengths
 from llmc.errors import CaptureError
@@ -40,8 +41,8 @@ class Captured:
 def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None, max_context: int | None = None) -> Captured:
     """A causal language model, ids `[1, S]` to logits `[1, S, V]` (or of the last position alone), as a program.
 
-    The module is left as it was found. Weights stay shared with it where they are float32. Raises CaptureError, naming node,
-    module and source line, where positions are not provably kept apart by everything but causal attention.
+    The module is left as it was found. Weights stay shared with it, in the precision they have. Raises CaptureError, naming
+    node, module and source line, where positions are not provably kept apart by everything but causal attention.
     """
     if not isinstance(module, nn.Module):
         raise CaptureError(f"llmc compiles an nn.Module, a folder or a hub id, not {type(module).__name__}")
@@ -57,9 +58,11 @@ def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None,
 
             decided = rotary.enter_context(resolved(prepared, length))
             opaque, keywords = stack.enter_context(adapter.adapted(prepared)), adapter.keywords
-        exported = export(Wrapper(prepared, keywords), ids, opaque)
+        parameters = dict(Wrapper(prepared, keywords).named_parameters(remove_duplicate=False))
+        with hollow(prepared):
+            exported = export(Wrapper(prepared, keywords), ids, opaque)
         lengths = lengths_of(exported, type(module).__name__)
-        interpreter = Interpreter(exported, PREFIX, opaque)
+        interpreter = Interpreter(exported, PREFIX, opaque, parameters)
         (logits,) = interpreter.run()
         lengths.check(type(module).__name__)
         editor = interpreter.builder.editor
@@ -102,12 +105,14 @@ def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -
 
 @contextmanager
 def ready(module: nn.Module) -> Iterator[nn.Module]:
-    """The module in float32 and evaluation mode (a copy if its weights are in another dtype), put back afterwards."""
-    if any(p.is_floating_point() and p.dtype != torch.float32 for p in module.parameters()):
+    """The module in evaluation mode with buffers in float32, put back afterwards; a copy in float32 if it is in float64."""
+    if any(p.dtype == torch.float64 for p in module.parameters()):
         module = copy.deepcopy(module).float()
     before = [(m, m.training, dict(m._buffers)) for m in module.modules()]
     module.eval()
     try:
+        for m, _, buffers in before:
+            m._buffers.update({name: b.float() for name, b in buffers.items() if b is not None and b.dtype in HALF})
         yield module
     finally:
         for m, mode, buffers in before:  # a forward may put other tensors in place of buffers

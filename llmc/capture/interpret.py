@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,19 @@ def _product(a: Length, b: Length) -> Length | None:
 
 
 class Interpreter:
-    """Builds a program from an exported graph whose user inputs are `input_ids [1, S]`."""
+    """Builds a program from an exported graph whose user inputs are `input_ids [1, S]`.
 
-    def __init__(self, exported: torch.export.ExportedProgram, prefix: str, opaque: dict[str, Callable[..., Any]]) -> None:
-        self.exported, self.prefix = exported, prefix
+    parameters: by name, in the precision that they have; those of the export may be hollow.
+    """
+
+    def __init__(
+        self,
+        exported: torch.export.ExportedProgram,
+        prefix: str,
+        opaque: dict[str, Callable[..., Any]],
+        parameters: Mapping[str, Tensor],
+    ) -> None:
+        self.exported, self.prefix, self.parameters = exported, prefix, parameters
         self.builder = Builder()
         self.rules = {**load_rules(), **opaque}
         self.values: dict[Node, Any] = {}
@@ -109,8 +118,8 @@ class Interpreter:
         ):
             if node.name in table:
                 name = table[node.name]
-                tensor = self.exported.state_dict.get(name)
-                tensor = self.exported.constants[name] if tensor is None else tensor
+                places = (self.parameters, self.exported.state_dict, self.exported.constants)
+                tensor = next(place[name] for place in places if place.get(name) is not None)
                 return const(Stored(tensor.detach()), name.removeprefix(self.prefix), real)
         return Stream((ONE, TOKEN), self.builder.editor.input("input_ids"))
 

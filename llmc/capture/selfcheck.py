@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from llmc.capture.export import Wrapper
+from llmc.capture.precision import InFloat32
 from llmc.errors import CaptureError
+from llmc.ir.module import run
 from llmc.ir.program import Program
 
 TOLERANCE = 1e-3
@@ -27,13 +30,14 @@ def check_lengths(wrapper: Wrapper, program: Program, ids: Tensor, apart: Iterab
     """
     lengths = list(dict.fromkeys((ids.shape[1], 1, 2, *sorted(apart))))
     with stirred(wrapper.module):
-        module = program.as_module()
+        module = partial(run, program, lambda name: program.weights[name].evaluate())
         varying: tuple[Tensor, Tensor] | None = None
         for length in lengths:
             given = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
             with torch.no_grad():
                 try:
-                    expected = wrapper(given)
+                    with InFloat32(wrapper.module):
+                        expected = wrapper(given)
                     found = module(given[0])[program.outputs[0]]
                 except Exception as error:
                     name, reason = type(wrapper.module).__name__, str(error).strip().split("\n")[0]

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from llmc.capture.vetting import CONFIG_FILE, check_folder, check_loaded, shape_problem
+from llmc.capture.precision import HALF
+from llmc.capture.vetting import CONFIG_FILE, check_folder, check_loaded, shape_problem, stored_dtype
 from llmc.errors import CaptureError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -49,10 +50,19 @@ def open_source(model: Any) -> Source:
 
 
 def _from_library(name: str) -> nn.Module:
+    """A module whose parameters are mapped as they are stored; in float32 if that is in several ways, or tables are not."""
+    dtype = stored_dtype(Path(name))
+    module = _loaded(name, dtype)
+    if dtype != "float32" and any(buffer.dtype in HALF for buffer in module.buffers()):
+        module = _loaded(name, "float32")  # tables that the library computes in the precision of the model
+    return module
+
+
+def _loaded(name: str, dtype: str) -> nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     try:
         module, found = AutoModelForCausalLM.from_pretrained(name, **options, output_loading_info=True)
     except Exception as error:  # the library raises many kinds

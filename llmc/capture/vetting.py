@@ -74,6 +74,13 @@ def check_loaded(folder: str, module: nn.Module, missing: list[str]) -> None:
                 raise CaptureError(f"{path}: the weights '{name}' are of dtype {dtype}, which is not floating point")
 
 
+def stored_dtype(folder: Path) -> str:
+    """The dtype of all floats of a checkpoint; float32 if they are of several, or if there is no such folder."""
+    found = {dtype for path in folder.glob(WEIGHTS) for dtype in _dtypes(path).values() if dtype.startswith(("F", "BF"))}
+    names = {"BF16": "bfloat16", "F16": "float16"}
+    return names.get(found.pop(), "float32") if len(found) == 1 else "float32"
+
+
 def shape_problem(folder: Path, module: nn.Module) -> str:
     """Which tensor of a checkpoint has another shape than a module (on the meta device) makes it; empty if none has."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,20 +49,41 @@ class ProgramModule(nn.Module):
         out_rows: Tensor | None = None,
         **activations: Tensor,
     ) -> dict[str, Tensor]:
-        given = {"input_ids": input_ids, **activations}
-        if position is None:
-            position = torch.arange(next(len(value) for value in given.values() if value is not None))
-        given["position"] = position
-        context = SequenceContext(position, position, out_rows)
-        values: dict[Node, Any] = {}
-        for node in self.program.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = given[node.target]
-            elif node.op == "get_attr":
-                values[node] = self.values[self._keys[node.target]]
-            elif node.op == "call_function":
-                values[node] = run_node(node, values, context)
-        return {name: values[node] for name, node in zip(self.program.outputs, self.program.results, strict=True)}
+        return run(self.program, lambda name: self.values[self._keys[name]], input_ids, position, out_rows, **activations)
+
+
+class _Values(dict[Node, Any]):
+    """Values of nodes; a weight is asked for whenever an op reads it."""
+
+    def __init__(self, weight: Callable[[str], Tensor]) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def __missing__(self, node: Node) -> Tensor:
+        return self.weight(str(node.target))
+
+
+def run(
+    program: Program,
+    weight: Callable[[str], Tensor],
+    input_ids: Tensor | None = None,
+    position: Tensor | None = None,
+    out_rows: Tensor | None = None,
+    **activations: Tensor,
+) -> dict[str, Tensor]:
+    """What a program gives for one sequence, as `ProgramModule` does; `weight` is asked for whatever an op reads."""
+    given = {"input_ids": input_ids, **activations}
+    if position is None:
+        position = torch.arange(next(len(value) for value in given.values() if value is not None))
+    given["position"] = position
+    context = SequenceContext(position, position, out_rows)
+    values = _Values(weight)
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = given[node.target]
+        elif node.op == "call_function":
+            values[node] = run_node(node, values, context)
+    return {name: values[node] for name, node in zip(program.outputs, program.results, strict=True)}
 
 
 def run_node(node: Node, values: dict[Node, Any], context: Any) -> Any:
