@@ -9,9 +9,9 @@ namespace llmc {
 constexpr int PART = 256;
 
 #if defined(__AVX512F__)
-constexpr int FLOAT_ROWS = 6;
+constexpr int FLOAT_ROWS = 6, FLOAT_PANELS = 2;
 #else
-constexpr int FLOAT_ROWS = 4;
+constexpr int FLOAT_ROWS = 4, FLOAT_PANELS = 1;
 #endif
 
 // A kind of weights. A panel stores UNIT columns together, in UNIT_BYTES; `columns` gives them. `add` multiplies one with an
@@ -140,24 +140,33 @@ struct FloatProduct {
             for (; p < p1; p++) few<ROWS, 1>(p, r0);
     }
 
+    template <int PANELS>
     void many(int64_t panel, int64_t r0, int64_t r1) const {
-        Lanes acc[MANY] = {};
-        Column made[PART_ + UNIT];
+        Lanes acc[MANY][PANELS] = {};
+        Column made[PANELS][PART_ + UNIT];
         for (int k0 = 0, part = 0; k0 < K; k0 += PART_, part++) {
             const int k1 = k0 + PART_ < K ? k0 + PART_ : K;
-            const Lanes zeros = w.zeros(panel, part);
-            for (int k = k0; k < k1; k += UNIT) w.columns(at(panel, k), zeros, made + (k - k0));
+            for (int p = 0; p < PANELS; p++) {
+                const Lanes zeros = w.zeros(panel + p, part);
+                for (int k = k0; k < k1; k += UNIT) w.columns(at(panel + p, k), zeros, made[p] + (k - k0));
+            }
             by_tiles<(FLOAT_ROWS + 1) / 2, FLOAT_ROWS>(r0, r1, [&](auto rows, int64_t r) {
                 constexpr int ROWS = rows.value;
                 const X* row = x + r * stride;
-                Lanes s[ROWS] = {};
+                Lanes s[ROWS][PANELS] = {};
                 for (int k = k0; k < k1; k++)
 #pragma GCC unroll 8
-                    for (int i = 0; i < ROWS; i++) s[i] = W::add(row[i * stride + k], made[k - k0], s[i]);
-                for (int i = 0; i < ROWS; i++) acc[r - r0 + i] = w.finish(acc[r - r0 + i], s[i], panel, part);
+                    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 2
+                        for (int p = 0; p < PANELS; p++) s[i][p] = W::add(row[i * stride + k], made[p][k - k0], s[i][p]);
+                for (int i = 0; i < ROWS; i++)
+                    for (int p = 0; p < PANELS; p++)
+                        acc[r - r0 + i][p] = w.finish(acc[r - r0 + i][p], s[i][p], panel + p, part);
             });
         }
-        for (int64_t r = r0; r < r1; r++) put_lanes<N>(w.scaled(acc[r - r0], panel), bias, y + r * N, panel * LANES);
+        for (int64_t r = r0; r < r1; r++)
+            for (int p = 0; p < PANELS; p++)
+                put_lanes<N>(w.scaled(acc[r - r0][p], panel + p), bias, y + r * N, (panel + p) * LANES);
     }
 
     void run(int64_t rows, Team team) const {
@@ -167,8 +176,12 @@ struct FloatProduct {
                                     [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
             return;
         }
-        for (int64_t p = share.p0; p < share.p1; p++)
-            by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) { many(p, r, stop); });
+        int64_t p = share.p0;
+        for (; p + FLOAT_PANELS <= share.p1; p += FLOAT_PANELS)
+            by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) { many<FLOAT_PANELS>(p, r, stop); });
+        if (FLOAT_PANELS > 1)
+            for (; p < share.p1; p++)
+                by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) { many<1>(p, r, stop); });
     }
 };
 
