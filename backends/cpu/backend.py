@@ -24,6 +24,10 @@ class CpuBackend(Backend):
 
     name = "cpu"
     formats = ("f32", "f16", "bf16", "int8", *INT4)
+    fused = frozenset((
+        "add_rms_norm", "add_layer_norm", "rounded_rms_norm", "rounded_layer_norm",
+        "rounded_gated", "rounded_silu", "rounded_relu", "rounded_gelu",
+    ))  # fmt: skip
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
     built = (artifact.LIBRARY_FILE,)
 

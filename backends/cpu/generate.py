@@ -11,6 +11,7 @@ from llmc.backends.cpu.build import headers
 from llmc.backends.cpu.caches import Caches
 from llmc.backends.cpu.emit import EMIT
 from llmc.backends.cpu.emit.attention import cache
+from llmc.backends.cpu.emit.products import Parts
 from llmc.backends.cpu.layers import Carried, LayerLoop
 from llmc.backends.cpu.loops import row_loop
 from llmc.backends.cpu.members import Members
@@ -32,7 +33,10 @@ from llmc.ir.cost import node_cost
 from llmc.ir.program import Program, origin_of, type_of
 from llmc.runtime.contract import unsupported
 
-SAID = ("llmc", "std", "team", "step", "model", "layer", "top", "all", "Model", "Layer", "Step", "Team", "Tokens", "Lanes")
+SAID = (
+    "llmc", "row", "std", "team", "step", "model", "layer", "top", "all", "Model", "Layer", "Step", "Team", "Tokens",
+    "Lanes",
+)  # fmt: skip
 """Names that the generated function uses."""
 
 
@@ -49,6 +53,8 @@ class Generator:
         self.program, self.packer, self.caches = program, Packer(program), Caches()
         self.members = Members(self.packer)
         self.buffers: list[Buffer] = []
+        self.quantized: dict[tuple[Location, int, int], Parts] = {}
+        """Rows in whole numbers that are there: by where they are as floats, their size, and the group of their sums."""
         self.functors: dict[tuple[str, str], tuple[str, str]] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
         self.orders: dict[Node, tuple[Location, Location]] = {}
@@ -115,8 +121,10 @@ class Generator:
                 cache(self, node)
         self.caches.enter(loop)
         self._statements, self.loop = self.body, loop
+        self.quantized.clear()
         for node in first:
             self._emit(node)
+        self.quantized.clear()
         self._statements, self.loop = self.epilogue, None
         self.caches.leave(loop)
         placed = [self._locations.pop(node) for node in first]
@@ -172,6 +180,10 @@ class Generator:
         if node not in self._locations:
             self._locations[node] = self.scratch(node.name, type_of(node).width, type_of(node).dtype)
         return self._locations[node]
+
+    def placed(self, node: Node) -> bool:
+        """Whether the result of a node has a place already: where the next layer or the caller expects it."""
+        return node in self._locations
 
     def alias(self, node: Node, location: Location) -> None:
         """The value of a node is part of another's memory."""

@@ -12,18 +12,36 @@ from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
+    from llmc.backends.cpu.plan import Location
 
 
 @emits("rms_norm", "layer_norm")
 def _norm(g: Generator, node: Node) -> None:
-    name = node.target.name  # type: ignore[union-attr]
+    normalize(g, node, node.target.name, g.new(node))  # type: ignore[union-attr]
+
+
+def normalize(g: Generator, node: Node, name: str, target: Location) -> None:
+    """A norm of the node's first operand."""
     x, size = g.read(node, 0), int(type_of(node).shape[-1])
-    target = g.new(node)
-    slots = (1,) if name == "rms_norm" else (1, 2)
-    weights = [g.plain(node, slot) if given(node, slot) else "nullptr" for slot in slots]
-    eps = number(float(node.kwargs["eps"]))  # type: ignore[arg-type]
-    args = ", ".join([x.pointer, str(x.stride), *weights, eps, target.pointer, g.count(node), "team"])
+    args = ", ".join([x.pointer, str(x.stride), *affine(g, node, 1), target.pointer, g.count(node), "team"])
     g.add(node, f"{name}<{type_of(node).width // size}, {size}>({args});", target, rows=g.count(node))
+
+
+def affine(g: Generator, node: Node, slot: int) -> list[str]:
+    """Weight (and bias, of a layer norm) from an operand on, and epsilon, as arguments."""
+    slots = (slot,) if node.target.name.endswith("rms_norm") else (slot, slot + 1)  # type: ignore[union-attr]
+    weights = [g.plain(node, i) if given(node, i) else "nullptr" for i in slots]
+    return [*weights, number(float(node.kwargs["eps"]))]  # type: ignore[arg-type]
+
+
+@emits("add_rms_norm", "add_layer_norm")
+def _add_norm(g: Generator, node: Node) -> None:
+    x, residual, target = g.read(node, 0), g.read(node, 1), g.new(node)
+    size = int(type_of(node).shape[-1])
+    operands = [x.pointer, str(x.stride), residual.pointer, str(residual.stride)]
+    args = ", ".join([*operands, *affine(g, node, 2), target.pointer, g.count(node), "team"])
+    name = node.target.name  # type: ignore[union-attr]
+    g.add(node, f"{name}<{type_of(node).width // size // 2}, {size}>({args});", target, rows=g.count(node))
 
 
 @emits("rope")

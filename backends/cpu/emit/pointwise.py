@@ -15,6 +15,7 @@ from llmc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
+    from llmc.backends.cpu.plan import Location
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
          "logical_and": "&&", "logical_or": "||"}  # fmt: skip
@@ -35,9 +36,18 @@ ACTIVATIONS = {"silu": "silu_", "relu": "relu_", "gelu": "gelu_", "gelu_tanh": "
                "tanh": "tanh_"}  # fmt: skip
 
 
-def elementwise(g: Generator, node: Node, expression: str) -> None:
+def elementwise(g: Generator, node: Node, expression: str, target: Location | None = None) -> None:
     """A loop over all elements, operands broadcast; `{0}` in the expression is the first."""
-    result, target = type_of(node), g.new(node)
+    result, target = type_of(node), target or g.new(node)
+    accesses, template = operands(g, node, expression)
+    out = located(target, contiguous_steps(result.fixed))
+    text = map_rows(g.count(node), result.fixed, out, accesses, template)
+    g.add(node, text, target, rows=g.count(node))
+
+
+def operands(g: Generator, node: Node, expression: str) -> tuple[list[Access], str]:
+    """The operands that are no numbers, in loops over the result, and the expression with the numbers filled in."""
+    result = type_of(node)
     accesses: list[Access] = []
     texts: list[str] = []
     for slot, arg in enumerate(node.args):
@@ -47,9 +57,7 @@ def elementwise(g: Generator, node: Node, expression: str) -> None:
         else:
             value = float(arg) if result.dtype == "float32" and not isinstance(arg, bool) else arg  # type: ignore[arg-type]
             texts.append(number(value))  # type: ignore[arg-type]
-    out = located(target, contiguous_steps(result.fixed))
-    text = map_rows(g.count(node), result.fixed, out, accesses, expression.format(*texts))
-    g.add(node, text, target, rows=g.count(node))
+    return accesses, expression.format(*texts)
 
 
 def access(g: Generator, node: Node, slot: int, result: TensorType) -> Access:
@@ -71,7 +79,7 @@ for _name, _expression in EXPRESSIONS.items():
 
 @emits("gelu")
 def _gelu(g: Generator, node: Node) -> None:
-    elementwise(g, node, "gelu_tanh_({0})" if node.kwargs["approximate"] == "tanh" else "gelu_({0})")
+    elementwise(g, node, activated(node))
 
 
 @emits("cast")
@@ -82,4 +90,14 @@ def _cast(g: Generator, node: Node) -> None:
 
 @emits("gated")
 def _gated(g: Generator, node: Node) -> None:
-    elementwise(g, node, f"{ACTIVATIONS[str(node.kwargs['activation'])]}({{0}}) * {{1}}")
+    elementwise(g, node, activated(node))
+
+
+def activated(node: Node) -> str:
+    """The expression of an activation, gated or not."""
+    name = node.target.name.removeprefix("rounded_")  # type: ignore[union-attr]
+    if name == "gated":
+        return f"{ACTIVATIONS[str(node.kwargs['activation'])]}({{0}}) * {{1}}"
+    if name == "gelu":
+        return "gelu_tanh_({0})" if node.kwargs["approximate"] == "tanh" else "gelu_({0})"
+    return f"{ACTIVATIONS[name]}({{0}})"

@@ -132,15 +132,34 @@ def product(g: Generator, node: Node, slot: int, n: int, rows: Rows) -> Product:
     return Product(kernel, layout, read, [(rows.x, rows.stride)], f", {rows.stride}")
 
 
-def quantized(g: Generator, node: Node, rows: Rows, group: int) -> list[tuple[Location, int]]:
-    """Rows as whole numbers, their sums over each group, and their scales; and elements of each a row."""
-    size = padded(rows.k, group)
-    sizes = size, size // group, 1
-    kinds = zip(("q", "sums", "s"), sizes, ("int8", "int32", "float32"), strict=True)
-    made = [g.scratch(f"{node.name}_{end}", rows.outer * each, dtype) for end, each, dtype in kinds]
-    args = ", ".join([rows.x.pointer, str(rows.stride), *(x.pointer for x in made), rows.count, "team"])
-    g.add(node, f"quantize_rows<{rows.k}, {group}>({args});", *made, rows=rows.count, reads=[rows.x], note="")
-    return list(zip(made, sizes, strict=True))
+Parts = list[tuple[Location, int]]
+"""Rows in whole numbers: values, their sums over each group, and scales; and elements of each a row."""
+
+
+def quantized(g: Generator, node: Node, rows: Rows, group: int) -> Parts:
+    """Rows in whole numbers, made once for all products that read them so."""
+    key = rows.x, rows.k, group
+    if key not in g.quantized:
+        parts = g.quantized[key] = room_for_quantized(g, node, rows.k, rows.outer, group)
+        made = [x for x, _ in parts]
+        args = ", ".join([rows.x.pointer, str(rows.stride), *(x.pointer for x in made), rows.count, "team"])
+        g.add(node, f"quantize_rows<{rows.k}, {group}>({args});", *made, rows=rows.count, reads=[rows.x], note="")
+    return g.quantized[key]
+
+
+def room_for_quantized(g: Generator, node: Node, k: int, outer: int, group: int) -> Parts:
+    """Memory for rows in whole numbers."""
+    size = padded(k, group)
+    kinds = (("q", size, "int8"), ("sums", size // group, "int32"), ("s", 1, "float32"))
+    return [(g.scratch(f"{node.name}_{end}", outer * each, dtype), each) for end, each, dtype in kinds]
+
+
+def group_read(g: Generator, node: Node) -> int | None:
+    """The group in which a linear layer reads its input in whole numbers, or None if it reads floats."""
+    names = g.weights(node, 1)
+    layout, form = g.packer.product_layout(names), g.program.weights[names[0]].format
+    whole = node.kwargs.get("activations") == "int8" and kernels_of(layout, form).activations == "int8"
+    return group_of(form, int(type_of(node.args[1]).shape[1])) if whole else None
 
 
 def in_bfloat16(g: Generator, node: Node, rows: Rows) -> list[tuple[Location, int]]:

@@ -36,6 +36,27 @@ void layer_norm(const float* x, int64_t stride, const float* weight, const float
         }
 }
 
+// A sum and its norm, one after the other in each row of y.
+template <int OUTER, int D>
+void add_rms_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight, float eps,
+                  float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
+        float* sum = y + r * 2 * OUTER * D;
+        for (int i = 0; i < OUTER * D; i++) sum[i] = x[r * stride + i] + residual[r * residual_stride + i];
+        rms_norm<OUTER, D>(sum, 0, weight, eps, sum + OUTER * D, 1, Team{0, 1});
+    }
+}
+
+template <int OUTER, int D>
+void add_layer_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight,
+                    const float* bias, float eps, float* y, int64_t rows, Team team) {
+    for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
+        float* sum = y + r * 2 * OUTER * D;
+        for (int i = 0; i < OUTER * D; i++) sum[i] = x[r * stride + i] + residual[r * residual_stride + i];
+        layer_norm<OUTER, D>(sum, 0, weight, bias, eps, sum + OUTER * D, 1, Team{0, 1});
+    }
+}
+
 // The first 2 P elements of each head turn by (cos, sin)[P] of their row; HALVES: element i with i + P, else 2 i with 2 i + 1.
 template <int H, int D, int P, bool HALVES>
 void rope(const float* x, int64_t stride, const float* cos, int64_t cs, const float* sin, int64_t ss, float* y, int64_t rows,

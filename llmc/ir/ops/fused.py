@@ -16,7 +16,7 @@ from llmc.ir.ops.attention import attention
 from llmc.ir.ops.contractions import round_rows
 from llmc.ir.ops.norms import gated, layer_norm, rms_norm, rope
 from llmc.ir.ops.pointwise import add, gelu, relu, silu
-from llmc.ir.ops.views import concat, reshape
+from llmc.ir.ops.views import concat, reshape, slice_
 from llmc.ir.score import ScoreExpr
 
 
@@ -24,6 +24,11 @@ def both(first: Tensor, second: Tensor) -> Tensor:
     """Two values of one shape as one `[T, 2, ...]`."""
     shape = (1, *first.shape[1:])
     return concat(reshape(first, shape=shape), reshape(second, shape=shape), dim=1)
+
+
+def half(whole: Tensor, index: int) -> Tensor:
+    """The first or second of two values."""
+    return reshape(slice_(whole, dim=1, start=index, stop=index + 1), shape=whole.shape[2:])
 
 
 def total_of(x: Tensor, residual: Tensor) -> Tensor:
@@ -63,8 +68,8 @@ def rounded_layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | N
 @fused
 def rounded_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor | None = None, *, eps: float, to: str) -> Tensor:
     """A sum as it is and its norm rounded, `[T, 2, ..., D]`."""
-    total = total_of(x, residual)
-    return both(total, rounded_rms_norm(total, weight, eps=eps, to=to))
+    whole = add_rms_norm(x, residual, weight, eps=eps)
+    return both(half(whole, 0), round_rows(half(whole, 1), to=to))
 
 
 @fused
@@ -72,8 +77,8 @@ def rounded_add_layer_norm(
     x: Tensor, residual: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float, to: str
 ) -> Tensor:
     """A sum as it is and its norm rounded, `[T, 2, ..., D]`."""
-    total = total_of(x, residual)
-    return both(total, rounded_layer_norm(total, weight, bias, eps=eps, to=to))
+    whole = add_layer_norm(x, residual, weight, bias, eps=eps)
+    return both(half(whole, 0), round_rows(half(whole, 1), to=to))
 
 
 @fused
