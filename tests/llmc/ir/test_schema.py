@@ -47,7 +47,9 @@ def cases():
             yield "rms_norm", (x, other), {"eps": 1e-5}
             yield "layer_norm", (x, TensorType("float32", (4,)), other), {"eps": 1e-5}
             yield from norms(x, other)
+        yield from ((name, (x,), {"k": 2}) for name in ("top_k", "top_k_indices"))
         for other in STREAMS:
+            yield "expert_linear", (x, other, TensorType("float32", (8, 4))), {"experts": 2}
             yield "matmul", (TensorType(x.dtype, ("T", 2, 4)), TensorType(other.dtype, ("T", 4, 2))), {}
             yield "gated", (x, other), {"activation": "silu"}
             yield "rounded_gated", (x, other), {"activation": "silu", "to": "int8"}
