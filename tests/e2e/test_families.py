@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.eager.backend import EagerBackend
 from llmc.capture.capture import capture
 from llmc.conformance.forms import CLOSE, chunked, prefill, ragged, relative_error
@@ -58,10 +59,12 @@ def test_page_of_models_has_a_line_for_each_and_no_other():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_page_of_models_tells_heads_and_expressions(name):
-    assert row(name, made(name)[1].program) in PAGE.read_text()
-
-
-@pytest.mark.parametrize("name", FAMILIES)
 def test_logits_are_those_of_the_original_in_every_form(name):
+    assert row(name, made(name)[1].program) in PAGE.read_text()
     agrees_in_every_form(name, EagerBackend())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_generated_code_gives_them_too(name):
+    agrees_in_every_form(name, CpuBackend())
