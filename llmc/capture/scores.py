@@ -140,6 +140,8 @@ def offset(leaf: ScoreExpr) -> float:
     if leaf.kind in ("add", "sub"):
         left, right = map(offset, leaf.args)
         return left + right if leaf.kind == "add" else left - right
+    if leaf.kind in ("maximum", "minimum"):
+        return ARITHMETIC[leaf.kind](*map(offset, leaf.args))
     if leaf.kind == "neg":
         return -offset(leaf.args[0])
     if leaf.kind in ("mul", "div") and leaf.args[1].kind == "const":
@@ -160,7 +162,8 @@ def split(expr: ScoreExpr) -> tuple[ScoreExpr, ScoreExpr]:
         if math.isnan(offset(leaf)):
             raise Refusal("a mask that makes scores not a number")
         if offset(leaf) > EXCLUDED:
-            kept.append((condition, leaf))
+            bounded = leaf.kind == "maximum" and leaf.args[1].kind == "const" and offset(leaf.args[1]) <= EXCLUDED
+            kept.append((condition, leaf.args[0] if bounded else leaf))
     if not kept:
         raise Refusal("no key is ever admitted: every score is minus infinity, or nearly so")
     admits = reduce(either, (condition for condition, _ in kept))

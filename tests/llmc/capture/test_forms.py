@@ -50,6 +50,7 @@ MASKS = {
     "mask times a number": lambda s, w, q, k: w + (k > q) * -1e9,
     "turned mask": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).triu(1).T.T.bool(), -math.inf),
     "turned once": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).tril(-1).T.bool(), -math.inf),
+    "bounded afterwards": lambda s, w, q, k: torch.max(w + (k > q) * -1e30, torch.tensor(-1e30)).clamp(min=-1e31),
     "finite bias": lambda s, w, q, k: (w - 0.1 * (q - k).abs()).masked_fill(k > q, -math.inf),
     "slopes": lambda s, w, q, k: (w + s.slopes * (k - q)).masked_fill(k > q, -math.inf),
     "slopes of a buffer": lambda s, w, q, k: (w + s.biases[:, : q.shape[0], : q.shape[0]]).masked_fill(k > q, -math.inf),
