@@ -25,7 +25,7 @@ def test_model_that_was_saved_and_loaded_gives_what_it_gave(subject, recipe, tmp
     sources = model.executable.sources()
     assert sources and all(isinstance(text, str) and text for text in sources.values())
     for name, text in sources.items():
-        assert (tmp_path / "model" / "source" / name).read_text() == text
+        assert (tmp_path / "model" / "executable" / name).read_text() == text
 
 
 @pytest.mark.skipif("bundled" not in models.MODELS, reason="the trained model is not here")
