@@ -1,34 +1,27 @@
 """A backend beside the reference, op by op: which op is the first that computes something else, where it is from, who made it.
 
-Every op is an island: it is given the reference's values, so that its error is its own and none is handed down, and a small
-difference before a rounding does not become a large one after it. All islands of a program are lowered together and run in one
-step; and again token by token, since backends have other kernels for one row.
+Every op is an island (`llmc.evaluate.islands`): it is given the reference's values, so that its error is its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch.fx import Node
 
 from llmc.errors import InputError
-from llmc.ir import ops
-from llmc.ir.edit import Editor
-from llmc.ir.module import SequenceContext, run_node
+from llmc.evaluate.islands import Values, inside, islands, reference, run, worst
 from llmc.ir.program import Program, origin_of, type_of
 from llmc.ir.segment import segment
-from llmc.ir.types import Origin, TensorType
-from llmc.runtime.contract import Backend, Batch, Executable
+from llmc.ir.types import INPUTS, Origin
+from llmc.runtime.contract import Backend, Executable
 from llmc.runtime.generate import check_prompts
 from llmc.runtime.lowering import lower
-from llmc.runtime.sequences import Sequences, blocks_for
 
 if TYPE_CHECKING:
     from llmc.runtime.model import CompiledModel
@@ -41,8 +34,6 @@ TOLERANCE, ROUNDED = 1e-4, 1e-2
 
 WHOLE, WHOLE_ROUNDED = 1e-3, 5e-2
 """Of the outputs of the whole model, by the norm of the difference: to them the errors of all ops add up."""
-
-Values = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -108,8 +99,8 @@ def verify(model: CompiledModel, ids: Sequence[int] | None = None, backend: Back
     from llmc.plugins.registry import default
 
     info, program = model.info, model.program
-    if "input_ids" not in program.inputs:
-        raise InputError("only programs that read token ids can be verified")
+    if "input_ids" not in program.inputs or not program.inputs.keys() <= INPUTS.keys():
+        raise InputError(f"only programs that read {' and '.join(INPUTS)} can be verified, not {', '.join(program.inputs)}")
     count = min(TOKENS, info.max_context)
     given = np.random.default_rng(0).integers(0, info.vocab_size, count).tolist() if ids is None else ids
     [tokens] = check_prompts([given], info.vocab_size, info.max_context)
@@ -171,117 +162,7 @@ def tolerance(node: Node) -> float:
     return ROUNDED if rounds else TOLERANCE
 
 
-def inside(name: str) -> str:
-    """The input of the islands that carries a node's value."""
-    return f"value_{name}"
-
-
-def islands(program: Program) -> Program:
-    """Every op by itself, as one program: a value that an op reads is an input, a value that it computes an output.
-
-    Whole numbers and truth values are not cut: they are handed on, and compared as they come. Selections of rows are left out;
-    every token has a row of everything.
-    """
-    editor = Editor()
-    editor.weights = dict(program.weights)
-    made: dict[Node, Any] = {}
-    given: dict[Node, Node] = {}
-
-    def operand(arg: Any) -> Any:
-        if not isinstance(arg, Node):
-            return arg
-        value = made[arg]
-        kind = type_of(value)
-        if arg.op != "call_function" or kind.dtype != "float32" or kind.rows != "T":
-            return value
-        if arg not in given:
-            given[arg] = editor.input(inside(arg.name), TensorType(kind.dtype, kind.shape))
-        return given[arg]
-
-    results: dict[str, Node] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            made[node] = editor.input(str(node.target), type_of(node))
-        elif node.op == "get_attr":
-            made[node] = editor.named_weight(str(node.target))
-        elif node.op == "call_function" and node.target is ops.select_rows:
-            made[node] = made[node.args[0]]
-        elif node.op == "call_function":
-            editor.origin = origin_of(node)
-            made[node] = editor.named_op(node.name, node.target, *map(operand, node.args), **node.kwargs)
-            if type_of(made[node]).streams:
-                results[node.name] = made[node]
-    editor.outputs = tuple(results)
-    editor.graph.output(tuple(results.values()))
-    return editor.finish()
-
-
-def reference(program: Program, tokens: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """The value of every node for one sequence, by name, by the semantics of the dialect, with one weight at a time."""
-    position = torch.arange(len(tokens))
-    context = SequenceContext(position, position)
-    inputs = {"input_ids": torch.tensor(list(tokens)), "position": position}
-    values: dict[Node, Any] = {}
-    with torch.no_grad():
-        for node in program.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = inputs[str(node.target)]
-            elif node.op == "call_function":
-                weights = {arg: program.weight(arg).evaluate() for arg in node.all_input_nodes if arg.op == "get_attr"}
-                values[node] = run_node(node, {**values, **weights}, context)
-    return {node.name: value.numpy() for node, value in values.items()}
-
-
-def run(executable: Executable, tokens: Sequence[int], values: Values | None = None) -> list[dict[str, NDArray[Any]]]:
-    """All outputs for all tokens, `[T, ...]`: of one step, and of a step for each token. values: inputs besides the ids.
-
-    A program over whole sequences has one step only, and may give `[1, ...]`.
-    """
-    if executable.whole_sequences:
-        given = {"input_ids": np.array(tokens), **(values or {})}
-        outputs = executable.context(1).step(Batch.of_sequences({name: [given[name]] for name in given}))
-        return [{name: np.asarray(value) for name, value in outputs.items()}]
-    blocks, found = blocks_for(len(tokens)), []
-    for width in (len(tokens), 1):
-        context = executable.context(blocks)
-        sequences = Sequences(blocks)
-        one = sequences.create()
-        parts = []
-        for start in range(0, len(tokens), width):
-            batch = sequences.batch([(one, tokens[start : start + width])], ["all"])
-            more = {n: np.ascontiguousarray(value[start : start + width]) for n, value in (values or {}).items()}
-            outputs = context.step(dataclasses.replace(batch, inputs={**batch.inputs, **more}))
-            parts.append({name: np.asarray(value) for name, value in outputs.items()})
-        context.close()
-        found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    return found
-
-
 def compare(program: Program, found: Sequence[Values], values: Values) -> dict[str, float]:
     """Of each output of a program, the norm of its difference over its norm."""
     outputs = zip(program.outputs, program.results, strict=True)
     return {name: worst(found, name, values[node.name], np.linalg.norm) for name, node in outputs}
-
-
-Size = Callable[[NDArray[Any]], Any]
-"""One number for the numbers of an array."""
-
-
-def largest(values: NDArray[Any]) -> Any:
-    """The largest magnitude."""
-    return np.abs(values).max(initial=0.0)
-
-
-def worst(found: Sequence[Values], name: str, expected: NDArray[Any], size: Size = largest) -> float:
-    """The larger error of a value that was computed in several ways."""
-    return max(error(values[name], expected, size) for values in found)
-
-
-def error(found: NDArray[Any], expected: NDArray[Any], size: Size = largest) -> float:
-    """The size of the difference over the size of what was expected; infinite where only one is a number."""
-    a, b = found.astype(np.float64), np.broadcast_to(expected, found.shape).astype(np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
-        return float("inf")
-    whole, difference = float(size(b[finite])), float(size(a[finite] - b[finite]))
-    return difference / whole if whole else difference

@@ -8,12 +8,16 @@ import llmc
 from llmc.backends.cpu import build
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.eager.backend import EagerBackend
+from llmc.conformance.programs import VOCAB as CASE_VOCAB
+from llmc.conformance.programs import build as build_case
+from llmc.conformance.whole import WHOLE
 from llmc.errors import InputError
-from llmc.evaluate.verify import error, islands, verify
+from llmc.evaluate.islands import error, islands
+from llmc.evaluate.verify import verify
 from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.score import CAUSAL, SCORE
-from llmc.ir.types import Origin
+from llmc.ir.types import Origin, TensorType
 from llmc.ir.weights import Stored
 from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.rebuild import rebuild
@@ -132,6 +136,23 @@ def test_every_op_of_the_islands_reads_what_the_reference_gives(program):
         for arg in node.all_input_nodes:
             assert arg.op != "call_function"
     assert not made.find("select_rows")
+
+
+@pytest.mark.parametrize("case", ["pool", "attention-band"])
+def test_program_over_whole_sequences_is_verified_in_one_step(case):
+    made = build_case(WHOLE[case])
+    model = CompiledModel(made, EagerBackend().lower(made), ModelInfo("whole", CASE_VOCAB, 70, backend="eager"))
+    found = verify(model)
+    assert found.agrees and found.tokens == 40 and "attention" in found.worst()
+
+
+def test_segment_is_refused():
+    editor = Editor()
+    editor.outputs = ("out",)
+    ids, hidden = editor.input("input_ids"), editor.input("hidden", TensorType("float32", ("T", 4)))
+    editor.graph.output((editor.op(ops.add, hidden, editor.op(ops.embedding, ids, weight(editor, VOCAB, 4))),))
+    with pytest.raises(InputError, match="not input_ids, hidden"):
+        verify(compiled(editor.finish(), "eager"))
 
 
 def test_ids_are_checked(program):
