@@ -65,6 +65,7 @@ class Generator:
         self.carried: list[Carried] = []
         self.layers = 0
         self._locations: dict[Node, Location] = {}
+        self._computed: set[Node] = set()
         self._statements = self.prologue
         self._names = Names(reserved())
         inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
@@ -185,8 +186,17 @@ class Generator:
         """Whether the result of a node has a place already: where the next layer or the caller expects it."""
         return node in self._locations
 
+    def computed(self, view: Node, value: Node) -> Location:
+        """The place of a value that a statement is about to compute there, and so a view that is another name for it."""
+        place = self._locations[value]
+        self._locations[view] = place
+        self._computed.update((view, value))
+        return place
+
     def alias(self, node: Node, location: Location) -> None:
         """The value of a node is part of another's memory."""
+        if node in self._computed:
+            return
         if node in self._locations:  # the next layer or the caller needs it in a place of its own
             self.move(node, location, self._locations[node])
         else:

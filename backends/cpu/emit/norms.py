@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from torch.fx import Node
 
 from llmc.backends.cpu.emit.table import emits, given
+from llmc.backends.cpu.plan import Location
 from llmc.backends.cpu.score import number
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
-    from llmc.backends.cpu.plan import Location
 
 
 @emits("rms_norm", "layer_norm")
@@ -36,12 +36,25 @@ def affine(g: Generator, node: Node, slot: int) -> list[str]:
 
 @emits("add_rms_norm", "add_layer_norm")
 def _add_norm(g: Generator, node: Node) -> None:
-    x, residual, target = g.read(node, 0), g.read(node, 1), g.new(node)
-    size = int(type_of(node).shape[-1])
-    operands = [x.pointer, str(x.stride), residual.pointer, str(residual.stride)]
-    args = ", ".join([*operands, *affine(g, node, 2), target.pointer, g.count(node), "team"])
+    size, width = int(type_of(node).shape[-1]), type_of(node).width // 2
+    operands = [g.read(node, 0), g.read(node, 1)]
+    halves = [half(g, node, index) for index in range(2)]
+    given, made = (", ".join(f"{x.pointer}, {x.stride}" for x in group) for group in (operands, halves))
+    args = ", ".join([given, *affine(g, node, 2), made, g.count(node), "team"])
     name = node.target.name  # type: ignore[union-attr]
-    g.add(node, f"{name}<{type_of(node).width // size // 2}, {size}>({args});", target, rows=g.count(node))
+    g.add(node, f"{name}<{width // size}, {size}>({args});", *halves, rows=g.count(node))
+
+
+def half(g: Generator, node: Node, index: int) -> Location:
+    """Where one half of a result goes: to the place that the next layer or the caller expects it at, if there is one."""
+    width, whole = type_of(node).width // 2, g.new(node)  # of which nothing is used if both halves have places
+    for part in node.users:
+        where = (part.kwargs.get("dim"), part.kwargs.get("start"), part.kwargs.get("stop"))
+        if part.target.name == "slice" and where == (1, index, index + 1):  # type: ignore[union-attr]
+            for value in part.users:
+                if value.target.name == "reshape" and g.placed(value):  # type: ignore[union-attr]
+                    return g.computed(part, value)
+    return Location(whole.buffer, whole.offset + index * width, width)
 
 
 @emits("rope")

@@ -36,24 +36,25 @@ void layer_norm(const float* x, int64_t stride, const float* weight, const float
         }
 }
 
-// A sum and its norm, one after the other in each row of y.
+// A sum and its norm: OUTER rows of D in each of `rows`, whose sums are `sum_stride` apart and norms `y_stride`.
 template <int OUTER, int D>
 void add_rms_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight, float eps,
-                  float* y, int64_t rows, Team team) {
+                  float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows, Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
-        float* sum = y + r * 2 * OUTER * D;
-        for (int i = 0; i < OUTER * D; i++) sum[i] = x[r * stride + i] + residual[r * residual_stride + i];
-        rms_norm<OUTER, D>(sum, 0, weight, eps, sum + OUTER * D, 1, Team{0, 1});
+        float* out = sum + r * sum_stride;
+        for (int i = 0; i < OUTER * D; i++) out[i] = x[r * stride + i] + residual[r * residual_stride + i];
+        rms_norm<OUTER, D>(out, 0, weight, eps, y + r * y_stride, 1, Team{0, 1});
     }
 }
 
 template <int OUTER, int D>
 void add_layer_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight,
-                    const float* bias, float eps, float* y, int64_t rows, Team team) {
+                    const float* bias, float eps, float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows,
+                    Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
-        float* sum = y + r * 2 * OUTER * D;
-        for (int i = 0; i < OUTER * D; i++) sum[i] = x[r * stride + i] + residual[r * residual_stride + i];
-        layer_norm<OUTER, D>(sum, 0, weight, bias, eps, sum + OUTER * D, 1, Team{0, 1});
+        float* out = sum + r * sum_stride;
+        for (int i = 0; i < OUTER * D; i++) out[i] = x[r * stride + i] + residual[r * residual_stride + i];
+        layer_norm<OUTER, D>(out, 0, weight, bias, eps, y + r * y_stride, 1, Team{0, 1});
     }
 }
 
