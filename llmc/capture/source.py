@@ -66,7 +66,7 @@ def _loaded(name: str, dtype: str) -> nn.Module:
     try:
         module, found = AutoModelForCausalLM.from_pretrained(name, **options, output_loading_info=True)
     except Exception as error:  # the library raises many kinds
-        reason = _shape_problem(name) or str(error).strip().split("\n")[0]
+        reason = (_shape_problem(name) if Path(name).is_dir() else "") or str(error).strip().split("\n")[0]
         raise CaptureError(f"{name}: the transformers library cannot load this model: {reason}") from error
     check_loaded(name, module, list(found["missing_keys"]))
     return module

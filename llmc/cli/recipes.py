@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ def recipes(
 ) -> None:
     """List the recipes, or the passes of one with their options, in the order in which they run."""
     from llmc.pipeline.recipe import resolve
+    from llmc.pipeline.recipe_file import recipe_description
     from llmc.plugins.registry import default
 
     entries = {entry.name: entry for entry in default().entries("recipes")}
@@ -28,7 +30,8 @@ def recipes(
         print_json({"recipes": data}) if as_json else _print_list(data)
         return
     steps = _passes(resolve(recipe))
-    described = _describe(entries[recipe]) if recipe in entries else {"name": recipe}
+    known = recipe in entries
+    described = _describe(entries[recipe]) if known else {"name": recipe, "summary": recipe_description(Path(recipe))}
     print_json({**described, "passes": steps}) if as_json else _print_one(described, steps)
 
 
@@ -79,8 +82,8 @@ def _print_one(described: dict[str, Any], steps: list[dict[str, Any]]) -> None:
     for step in steps:
         options = (f"{'*' if name in step['set'] else ''}{name}={value}" for name, value in step["options"].items())
         table.add_row(step["pass"], step["summary"], "\n".join(options))
-    of = " of {distribution} {version}: {summary}".format(**described) if "distribution" in described else ""
-    console().print(f"{described['name']}{of}")
+    of = " of {distribution} {version}".format(**described) if "distribution" in described else ""
+    console().print(": ".join(filter(None, (f"{described['name']}{of}", described["summary"]))))
     console().print(table)
 
 

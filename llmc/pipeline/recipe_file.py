@@ -52,6 +52,11 @@ def read_recipe(path: Path, registry: Registry) -> list[Any]:
     return [*entries, *passes]
 
 
+def recipe_description(path: Path) -> str:
+    """What a file says that it is for. Raises InputError as `read_recipe` does."""
+    return _checked(path, _parsed(path)).description
+
+
 def _parsed(path: Path) -> Any:
     try:
         if not path.is_file():

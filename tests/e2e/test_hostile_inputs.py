@@ -145,6 +145,12 @@ RECIPES = {
     "recipe nested deeply": Case(YAML, r"r\.yaml", file("r.yaml", "passes: " + deep("[", "]", 20_000))),
     "recipe that makes an object": Case(YAML, r"r\.yaml", file("r.yaml", "passes: !!python/object/apply:os.system ['true']")),
     "recipe that blows itself up": Case(YAML, r"r\.yaml", file("r.yaml", BOMB)),
+    "recipe with an unknown key": Case(YAML, r"r\.yaml.*'pases'", file("r.yaml", "pases: [canonicalize]")),
+    "recipe with an unknown pass": Case(YAML, "'fuse-qvk'", file("r.yaml", "passes: [fuse-qvk]")),
+    "recipe with an unknown option": Case(YAML, "'bit'", file("r.yaml", "passes:\n- {name: quantize, bit: 8}")),
+    "recipe with a key twice": Case(YAML, r"r\.yaml.*passes", file("r.yaml", "passes: [canonicalize]\npasses: []")),
+    "recipe that names a pass by a number": Case(YAML, r"r\.yaml.*passes\.0", file("r.yaml", "passes: [8]")),
+    "recipe shown that is no YAML": Case("recipes {folder}/r.yaml", r"r\.yaml", file("r.yaml", "passes: [a, {")),
     "recipe that is a text": Case(YAML, r"r\.yaml", file("r.yaml", "int8")),
     "recipe that is no text": Case(YAML, r"r\.yaml", file("r.yaml", b"\xff\xfe\0")),
     "recipe that is a folder": Case(YAML, r"r\.yaml", folder_at("r.yaml")),
@@ -200,7 +206,7 @@ PLUGINS = {
     "plugin that raises at import": Case(
         OUT + " --pass evil-pass", "evil-pass.*evil-entry.*evil at import", plugin(EVIL), outside=True
     ),
-    "plugin with a name that is taken": Case(OUT, "'quantize'.*llmc.*evil.*LLMC_DISABLE_PLUGINS", plugin(TAKEN), outside=True),
+    "plugin with a name that is taken": Case("passes", "'quantize'.*llmc.*evil.*DISABLE", plugin(TAKEN), outside=True),
     "pass that cannot be imported": Case(OUT + " --pass vanish", "'vanish' of evil", plugin(MISSING), outside=True),
     "backend that is none": Case("compile {model} -o {folder}/out --backend npu", "'npu' of evil", plugin(OTHER), outside=True),
     "recipe with a pass that is not there": Case(OUT + " --recipe lost", "no-such-pass", plugin(LOST), outside=True),
@@ -310,13 +316,11 @@ CASES = {**CHECKPOINTS, **CONFIGS, **TOKENIZERS, **RECIPES, **OUTPUTS, **MACHINE
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The bundled model cut to its first layer, `model`, and what was compiled of it, `a`, with the cache it was built in."""
+    """The bundled model cut to its first layer, `m`, and what was compiled of it, `a`, beside a cache for the cases."""
     folder = tmp_path_factory.mktemp("hostile")
     copy("m", MODEL, folder)
     config(num_hidden_layers=1)(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMC_CACHE", str(folder / "cache"))
-        done = CliRunner().invoke(app, ["compile", str(folder / "m"), "-o", str(folder / "a"), "--recipe", "int8"])
+    done = CliRunner().invoke(app, ["compile", str(folder / "m"), "-o", str(folder / "a"), "--recipe", "int8"])
     assert done.exit_code == 0, done.stderr
     return folder
 

@@ -121,6 +121,15 @@ def test_recipes_are_listed_with_their_passes_and_one_is_shown_with_all_options(
     assert "*bits=8" in run("recipes", "int8")[1] and "quantize(bits=8" in run("recipes")[1]
 
 
+def test_recipe_file_is_shown_as_others_are(run, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("description: Mine.\nextends: fuse\npasses:\n- quantize: {bits: 8}\n")
+    shown = json.loads(run("recipes", path, "--json")[1])
+    assert shown["summary"] == "Mine." and [step["pass"] for step in shown["passes"]][-1] == "quantize"
+    code, out, _ = run("recipes", path)
+    assert code == 0 and f"{path}: Mine." in out and "*bits=8" in out
+
+
 def test_recipe_whose_pass_is_not_there_does_not_hide_the_others(run, monkeypatch):
     entry = Entry("lost", ["no-such-pass"], "tests", "0")
     monkeypatch.setitem(default()._entries["recipes"], "lost", entry)
