@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from llmc.backends.cpu.store import SEAL
 from llmc.cli.main import app
 from llmc.plugins.registry import default
 from tests.e2e.hostile import (
@@ -326,13 +327,14 @@ def base(tmp_path_factory):
 
 
 def snapshot(folder: Path, cache: Path) -> dict[str, object]:
-    """Every file with its length and time of change; of a cache no folders but temporary ones, and no locks and notes."""
+    """Every file with its length and time of change; of a cache nothing that is complete, nor locks and notes."""
     found = {}
     for path in sorted(folder.rglob("*")):
         facts = path.lstat()
         within = path == cache or cache in path.parents
         unfinished = path.name.startswith((".", "building-", "damaged-"))
-        if within and not unfinished and (path.is_dir() or path.name == "lock" or path.parent.name == "verified"):
+        complete = path.is_dir() or path.name == "lock" or path.parent.name == "verified" or (path.parent / SEAL).exists()
+        if within and complete and not unfinished:
             continue
         found[path.relative_to(folder).as_posix()] = path.is_dir() or (facts.st_size, facts.st_mtime_ns)
     return found
