@@ -19,7 +19,8 @@ from llmc.ir.score import FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
 
 NAME = "llmc"
 KNOWN = ("dropout", "scaling", "softcap", "s_aux", "sliding_window", "is_causal", "use_cache", "position_ids",
-         "cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "return_dict")  # fmt: skip
+         "cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "return_dict",
+         "deterministic")  # fmt: skip
 """Keywords of the attention interface that are understood or change no number: a window is part of the mask."""
 
 MINUS_INFINITY = const(-float("inf"))
@@ -41,6 +42,9 @@ class Traced:
 
     def to(self, *args: Any, **kwargs: Any) -> Traced:
         return self
+
+    def __abs__(self) -> Traced:
+        return Traced(apply("abs", self.expr))
 
     def __bool__(self) -> bool:
         raise TypeError("the mask depends on the positions in a way that is no expression")
@@ -144,7 +148,7 @@ def experts_interface(module: nn.Module, states: Tensor, chosen: Tensor, shares:
     return (product(inner, "down_proj") * shares[..., None]).sum(1)
 
 
-def keywords() -> dict[str, Any]:
+def keywords(ids: Tensor) -> dict[str, Any]:
     """What a model of the library is called with besides ids: a cache that is empty and stays so.
 
     With a cache at hand the library does not look for sequences packed into one row, which it cannot do while tracing.

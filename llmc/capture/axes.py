@@ -38,10 +38,18 @@ from llmc.ir.weights import Computed, Stored, Weight
 
 
 class Builder:
-    """The program under construction, and the constants already in it."""
+    """The program under construction, and the constants already in it.
 
-    def __init__(self) -> None:
-        self.editor = Editor()
+    whole: sequences may be read as a whole (`Program.whole_sequences`). padding: an id that stands for no token; `excluded`
+    becomes it where the program holds only for sequences without it. longest: positions that a learned bias has numbers for;
+    `biases` are the tables and indices of those that were met.
+    """
+
+    def __init__(self, whole: bool = False, padding: int | None = None) -> None:
+        self.editor, self.whole, self.padding = Editor(), whole, padding
+        self.excluded: int | None = None
+        self.longest: int | None = None
+        self.biases: list[tuple[Const, ScoreExpr]] = []
         self._weight_nodes: dict[Weight, Node] = {}
         self._position_nodes: dict[tuple[ScoreExpr, Layout, str], Node] = {}
         self._slopes: dict[ScoreExpr, Const] = {}
@@ -174,7 +182,7 @@ class Builder:
                 value = fold(f"{value.name}.{'x'.join(map(str, shape))}", lambda t: t.reshape(shape), [value])
             return self.weight_node(value)
         if isinstance(value, Stream) and index_of(padded, "token") is None and index_of(layout, "token") is not None:
-            raise Refusal("the last position's value meets values of every position")
+            raise Refusal("a value of one position, or of the whole sequence, meets values of every position")
         return self.reshaped(self.stream(value).node, tuple(sizes))
 
 

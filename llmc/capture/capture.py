@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmc.capture.encoders import Call, call_of, library_part, outputs_of
 from llmc.capture.export import Wrapper, export
 from llmc.capture.frequencies import Resolved, resolved
 from llmc.capture.interpret import Interpreter
@@ -30,62 +31,77 @@ EXAMPLE_LENGTH = 7
 @dataclass(frozen=True)
 class Captured:
     """A program, and what capture learned besides: the length that the model's positions allow, its vocabulary, and what it
-    decided that is worth telling."""
+    decided that is worth telling.
+
+    padding: an id that the program holds without only; None if there is none.
+    """
 
     program: Program
     max_context: int
     vocab_size: int
     notes: tuple[str, ...] = ()
+    padding: int | None = None
 
 
-def capture(module: nn.Module, example_inputs: tuple[Tensor, ...] | None = None, max_context: int | None = None) -> Captured:
+def capture(
+    module: nn.Module, example_inputs: Any = None, max_context: int | None = None, kind: str = "causal"
+) -> Captured:
     """A causal language model, ids `[1, S]` to logits `[1, S, V]` (or of the last position alone), as a program.
 
+    kind: one of `KINDS`; an encoder may read whole sequences, and has all its outputs by name.
     The module is left as it was found. Weights stay shared with it, in the precision they have. Raises CaptureError, naming
     node, module and source line, where positions are not provably kept apart by everything but causal attention.
     """
     if not isinstance(module, nn.Module):
         raise CaptureError(f"llmc compiles an nn.Module, a folder or a hub id, not {type(module).__name__}")
-    ids = _example_ids(module, example_inputs)
+    whole = kind == "encoder"
+    call = call_of(module, example_inputs, EXAMPLE_LENGTH) if whole else Call(_example_ids(module, example_inputs))
+    ids, others, read = call.ids, dict(call.others), outputs_of if whole else None
     from_library = hasattr(module, "set_attn_implementation") and hasattr(module, "config")
     stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
     with ready(module) as prepared, ExitStack() as rotary, ExitStack() as stack:
         length, decided = max_context or stated or DEFAULT_CONTEXT, Resolved()
         opaque: dict[str, Callable[..., Any]] = {}
-        keywords: Callable[[], dict[str, Any]] = dict
-        if from_library:
+        keywords = call.constants
+        library = library_part(prepared) if whole else prepared if from_library else None
+        if library is not None:
             from llmc.capture import adapter
 
-            decided = rotary.enter_context(resolved(prepared, length))
-            opaque, keywords = stack.enter_context(adapter.adapted(prepared)), adapter.keywords
-        parameters = dict(Wrapper(prepared, keywords).named_parameters(remove_duplicate=False))
+            decided = rotary.enter_context(resolved(library, length))
+            opaque = stack.enter_context(adapter.adapted(library))
+            if not whole:
+                keywords = adapter.keywords
+        parameters = dict(Wrapper(prepared, keywords, read).named_parameters(remove_duplicate=False))
         with hollow(prepared):
-            exported = export(Wrapper(prepared, keywords), ids, opaque)
+            exported = export(Wrapper(prepared, keywords, read), ids, others, opaque)
         lengths = lengths_of(exported, type(module).__name__)
-        interpreter = Interpreter(exported, PREFIX, opaque, parameters)
-        (logits,) = interpreter.run()
+        interpreter = Interpreter(exported, PREFIX, opaque, parameters, tuple(others), whole, call.padding)
+        results = interpreter.run()
         lengths.check(type(module).__name__)
         editor = interpreter.builder.editor
-        editor.graph.output((logits.node,))
-        editor.outputs = ("logits",)
-        sink_rows(editor)
+        editor.graph.output(tuple(result.node for result in results))
+        editor.outputs = tuple(exported.call_spec.out_spec.context)  # type: ignore[union-attr]
+        if not whole:
+            sink_rows(editor)
         program = editor.finish()
         limits = {name: spec.limit for name, spec in input_specs(program).items()}
         if 0 in limits.values():
             raise CaptureError("the module subtracts from its ids or positions before it looks them up: the first is negative")
         if decided.unlimited and max_context:
             stated = None
-        bound = min((b for b in (limits.get("position"), lengths.longest, stated) if b), default=None)
+        longest = interpreter.builder.longest
+        bound = min((b for b in (limits.get("position"), lengths.longest, longest, stated) if b), default=None)
         stack.close()  # the module as its author wrote it, attention and all
         possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
-        check_lengths(Wrapper(prepared, dict), program, ids, possible)
+        check_lengths(Wrapper(prepared, call.constants, read), program, ids, others, possible)
     allowed = min(bound or MOST_POSITIONS, MOST_POSITIONS)
     if max_context is not None and max_context > allowed:
         raise CaptureError(f"max_context={max_context} is beyond the {allowed} positions that are possible for this model")
     context = max_context or (allowed if bound else DEFAULT_CONTEXT)
     if decided.notes and context != length:
         raise CaptureError(f"{decided.notes[0]}, but {context} are possible: give max_context={context}")
-    return Captured(program, context, vocabulary(program, limits["input_ids"]), tuple(decided.notes))
+    notes, padding = tuple(decided.notes), interpreter.builder.excluded
+    return Captured(program, context, vocabulary(program, limits["input_ids"]), notes, padding)
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:

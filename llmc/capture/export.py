@@ -22,18 +22,27 @@ WRITTEN_OUT = ("leaky_relu", "elu", "hardtanh", "_log_softmax", "linalg_vector_n
 
 
 class Wrapper(nn.Module):
-    """Calls the user's module with ids (and keywords made for the call) and gives its logits."""
+    """Calls the user's module with ids, other inputs by name, and keywords made for the call; gives its outputs by name."""
 
-    def __init__(self, module: nn.Module, keywords: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        keywords: Callable[[Tensor], dict[str, Any]],
+        read: Callable[[Any, str], dict[str, Tensor]] | None = None,
+    ) -> None:
         super().__init__()
-        self.module, self.keywords = module, keywords
+        self.module, self.keywords, self.read = module, keywords, read or logits_of
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return logits_of(self.module(input_ids, **self.keywords()), type(self.module).__name__)
+    def forward(self, input_ids: Tensor, others: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.read(self.module(input_ids, **others, **self.keywords(input_ids)), type(self.module).__name__)
 
 
-def logits_of(result: Any, name: str) -> Tensor:
+def logits_of(result: Any, name: str) -> dict[str, Tensor]:
     """The logits in what a module returned: a tensor, `logits` by name, or the only tensor of a tuple that can be logits."""
+    return {"logits": _logits(result, name)}
+
+
+def _logits(result: Any, name: str) -> Tensor:
     if isinstance(result, Tensor):
         return result
     found = result.get("logits") if isinstance(result, dict) else getattr(result, "logits", None)
@@ -47,15 +56,18 @@ def logits_of(result: Any, name: str) -> Tensor:
     raise CaptureError(f"{name} returns {what}; let it return the logits alone, or under the name 'logits'")
 
 
-def export(wrapper: Wrapper, ids: Tensor, opaque: dict[str, Callable[..., Any]]) -> torch.export.ExportedProgram:
-    """The aten graph of the wrapper over ids `[1, S]`; ops without a rule are decomposed for as long as torch knows how.
+def export(
+    wrapper: Wrapper, ids: Tensor, others: dict[str, Tensor], opaque: dict[str, Callable[..., Any]]
+) -> torch.export.ExportedProgram:
+    """The aten graph of the wrapper over ids and others `[1, S]`; ops without a rule are decomposed while torch knows how.
 
     Raises CaptureError if the module cannot be traced.
     """
     known = {**load_rules(), **opaque}
     try:
         with torch.no_grad(), quiet():
-            exported = torch.export.export(wrapper, (ids,), dynamic_shapes=({1: torch.export.Dim.AUTO},), strict=False)
+            shapes = ({1: torch.export.Dim.AUTO}, {name: {1: torch.export.Dim.AUTO} for name in others})
+            exported = torch.export.export(wrapper, (ids, others), dynamic_shapes=shapes, strict=False)
             if not is_plain(exported, known):
                 exported = exported.run_decompositions({})
             table = decompositions()

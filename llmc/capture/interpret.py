@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Scores, Stre
 from llmc.errors import CaptureError, VerificationError
 from llmc.ir.program import type_of
 from llmc.ir.score import apply
-from llmc.ir.types import Origin
+from llmc.ir.types import TOKENS, Origin, TensorType
 from llmc.ir.weights import Stored
 
 PACKAGE = str(Path(__file__).parents[1])
@@ -51,9 +51,10 @@ def _product(a: Length, b: Length) -> Length | None:
 
 
 class Interpreter:
-    """Builds a program from an exported graph whose user inputs are `input_ids [1, S]`.
+    """Builds a program from an exported graph whose user inputs are `input_ids` and `others`, `[1, S]` each.
 
-    parameters: by name, in the precision that they have; those of the export may be hollow.
+    parameters: by name, in the precision that they have; those of the export may be hollow. whole: sequences may be read as a
+    whole. padding: an id that no sequence holds.
     """
 
     def __init__(
@@ -62,9 +63,13 @@ class Interpreter:
         prefix: str,
         opaque: dict[str, Callable[..., Any]],
         parameters: Mapping[str, Tensor],
+        others: Sequence[str] = (),
+        whole: bool = False,
+        padding: int | None = None,
     ) -> None:
         self.exported, self.prefix, self.parameters = exported, prefix, parameters
-        self.builder = Builder()
+        self.inputs = dict(zip(exported.graph_signature.user_inputs, ("input_ids", *others), strict=True))
+        self.builder = Builder(whole, padding)
         self.rules = {**load_rules(), **opaque}
         self.values: dict[Node, Any] = {}
 
@@ -99,7 +104,16 @@ class Interpreter:
         for name in signature.user_outputs:
             value = self.values.get(nodes[name]) if isinstance(name, str) and name in nodes else None
             labels = [dim.label for dim in value.layout if dim.label != "one"] if isinstance(value, Stream) else []
-            last = labels == ["fixed"] and isinstance(value, Stream) and type_of(value.node).rows == "R"
+            rows = type_of(value.node).rows if isinstance(value, Stream) else None
+            last = labels == ["fixed"] and rows == "R"
+            if isinstance(value, Stream) and self.builder.whole and (rows == "S" or labels[:1] == ["token"]):
+                found.append(value)
+                continue
+            if self.builder.whole:
+                raise CaptureError(
+                    f"the module returns {describe_value(value)}; outputs must have one entry a token, [1, S, ...], or be of "
+                    "the whole sequence, [1, ...]"
+                )
             if not isinstance(value, Stream) or not (labels == ["token", "fixed"] or last):
                 raise CaptureError(
                     f"the module returns {describe_value(value)}; logits must be [1, S, vocabulary], one row a position, "
@@ -121,7 +135,8 @@ class Interpreter:
                 places = (self.parameters, self.exported.state_dict, self.exported.constants)
                 tensor = next(place[name] for place in places if place.get(name) is not None)
                 return const(Stored(tensor.detach()), name.removeprefix(self.prefix), real)
-        return Stream((ONE, TOKEN), self.builder.editor.input("input_ids"))
+        name = self.inputs[node.name]
+        return Stream((ONE, TOKEN), self.builder.editor.input(name, TensorType("int64", (TOKENS,))))
 
     def call(self, node: Node) -> Any:
         """The value of a call."""
@@ -203,7 +218,8 @@ class Interpreter:
         kind = stack[-1][1].rsplit(".", 1)[-1] if stack and isinstance(stack[-1][1], str) else ""
         operation = str(getattr(node.target, "_schema", node.target)).split("(")[0].replace("aten::", "aten.").split(" ")[0]
         where = f"\n  at {origin.source} in {kind}.forward" if origin.source else ""
-        return f"cannot derive a KV cache for '{origin.module or kind}' ({operation}, node '{node.name}'): {reason}.{where}"
+        problem = "cannot capture" if self.builder.whole else "cannot derive a KV cache for"
+        return f"{problem} '{origin.module or kind}' ({operation}, node '{node.name}'): {reason}.{where}"
 
 
 def _ignored(node: Node) -> bool:

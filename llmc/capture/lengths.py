@@ -61,7 +61,7 @@ def lengths_of(exported: torch.export.ExportedProgram, name: str) -> Lengths:
     if not hasattr(exported, "_guards_code"):
         raise CaptureError(f"torch {torch.__version__} does not tell the guards of an export; install one that llmc names")
     for guard in exported._guards_code:
-        said = re.sub(r"L\['input_ids'\]\.size\(\)\[1\]", "S", guard)
+        said = re.sub(r"L(\['\w+'\])+\.size\(\)\[1\]", "S", guard)
         try:
             holds = np.broadcast_to(evaluate(ast.parse(said, mode="eval").body, LENGTHS), LENGTHS.shape)
         except (SyntaxError, KeyError, TypeError, ArithmeticError):  # a guard of a form that is not known

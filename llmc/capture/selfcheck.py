@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -21,8 +21,10 @@ TOLERANCE = 1e-3
 NOISE = 0.05
 
 
-def check_lengths(wrapper: Wrapper, program: Program, ids: Tensor, apart: Iterable[int]) -> None:
-    """Run module and program on all of `ids [1, S]`, on one id, on two, and on as many as each number of `apart`.
+def check_lengths(
+    wrapper: Wrapper, program: Program, ids: Tensor, others: Mapping[str, Tensor], apart: Iterable[int]
+) -> None:
+    """Run module and program on all of `ids [1, S]` and others, on one token, on two, and on as many as each number of `apart`.
 
     torch.export takes sizes of one for special, so code that treats a single token in a way of its own leaves no trace in the
     graph. Raises CaptureError if the logits differ. Meanwhile parameters that are all of one number, as some are before
@@ -31,26 +33,30 @@ def check_lengths(wrapper: Wrapper, program: Program, ids: Tensor, apart: Iterab
     lengths = list(dict.fromkeys((ids.shape[1], 1, 2, *sorted(apart))))
     with stirred(wrapper.module):
         module = partial(run, program, lambda name: program.weights[name].evaluate())
-        varying: tuple[Tensor, Tensor] | None = None
+        varying: dict[str, tuple[Tensor, Tensor]] = {}
         for length in lengths:
-            given = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
+            cut, *more = (x.repeat(1, -(-length // x.shape[1]))[:, :length] for x in (ids, *others.values()))
+            given = dict(zip(others, more, strict=True))
             with torch.no_grad():
                 try:
                     with InFloat32(wrapper.module):
-                        expected = wrapper(given)
-                    found = module(given[0])[program.outputs[0]]
+                        expected = wrapper(cut, given)
+                    found = module(cut[0], **{name: value[0] for name, value in given.items()})
                 except Exception as error:
                     name, reason = type(wrapper.module).__name__, str(error).strip().split("\n")[0]
                     raise CaptureError(f"{name} fails for a sequence of {length}, which decoding needs: {reason}") from error
-            varying = varying or centre_and_spread(found)
-            expected = expected.reshape(-1, found.shape[-1])  # all positions, or the last alone
-            apart_by = difference(found[-len(expected) :], expected, *varying)
-            if not apart_by <= TOLERANCE:
-                raise CaptureError(
-                    f"{type(wrapper.module).__name__} computes something else for a sequence of {length} than what was traced "
-                    f"for {ids.shape[1]} (difference of a row of logits, beside how far rows differ: {apart_by:.1e}); "
-                    "make its code the same for every length"
-                )
+            for name in program.outputs:
+                rows = found[name].reshape(len(found[name]), -1)
+                if name not in varying:
+                    varying[name] = centre_and_spread(rows) if len(rows) > 1 else (torch.zeros(rows.shape[1]), rows.norm())
+                wanted = expected[name].reshape(-1, rows.shape[-1])  # all positions, the last alone, or the sequence
+                apart_by = difference(rows[-len(wanted) :], wanted, *varying[name])
+                if not apart_by <= TOLERANCE:
+                    raise CaptureError(
+                        f"{type(wrapper.module).__name__} computes something else for a sequence of {length} than what was "
+                        f"traced for {ids.shape[1]} (difference of a row of {name}, beside how far rows differ: "
+                        f"{apart_by:.1e}); make its code the same for every length"
+                    )
 
 
 def centre_and_spread(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from llmc.capture.precision import HALF
+from llmc.capture.sentences import SentenceModel, is_sentence_folder, most_tokens, sentence_model, transformer_folder
 from llmc.capture.vetting import CONFIG_FILE, check_folder, check_loaded, shape_problem, stored_dtype
 from llmc.errors import CaptureError
 
@@ -17,7 +18,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True)
 class Source:
-    """A module in memory with what stood beside it: its folder (tokenizer, weights) and the ids that end and begin a text."""
+    """A module in memory with what stood beside it: its folder (tokenizer, weights) and the ids that end and begin a text.
+
+    most_tokens: what texts are cut to by who made the model, or None.
+    """
 
     module: nn.Module
     name: str
@@ -25,6 +29,19 @@ class Source:
     eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
     origin: str = field(default="")
+    most_tokens: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """"encoder" for a model of the `transformers` library whose class continues no texts; else "causal"."""
+        generates = getattr(self.module, "can_generate", None)
+        encodes = isinstance(self.module, SentenceModel) or (generates is not None and not generates())
+        return "encoder" if encodes else "causal"
+
+    @property
+    def stored(self) -> nn.Module:
+        """The part of the module whose weights are in the folder, by the names that they have there."""
+        return self.module.transformer if isinstance(self.module, SentenceModel) else self.module
 
     @property
     def architecture(self) -> str:
@@ -40,6 +57,8 @@ def open_source(model: Any) -> Source:
     if not isinstance(model, str | Path):
         raise CaptureError(f"llmc compiles an nn.Module, a folder or a hub id, not {type(model).__name__}")
     path = Path(model)
+    if path.exists() and is_sentence_folder(path):
+        return _sentence_source(path)
     if path.exists():
         check_folder(path)
     elif isinstance(model, Path) or str(model).startswith((".", "/")) or str(model).count("/") != 1:
@@ -49,38 +68,63 @@ def open_source(model: Any) -> Source:
     return Source(module, path.name, folder, *_special_ids(module, module.config), str(model))
 
 
-def _from_library(name: str) -> nn.Module:
-    """A module whose parameters are mapped as they are stored; in float32 if that is in several ways, or tables are not."""
+def _sentence_source(folder: Path) -> Source:
+    inner = transformer_folder(folder)
+    check_folder(inner)
+    module = sentence_model(folder, _from_library(str(inner), "AutoModel", unused=("pooler.",)))
+    return Source(module, folder.name, inner, *_special_ids(module, module.config), str(folder), most_tokens(inner))
+
+
+HEADS = ("CausalLM", "MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
+"""Classes of the library end in one of these, which its public automatic classes do too."""
+
+
+def _automatic(architectures: Any) -> str:
+    """The automatic class that opens a model of the class that its config names; of none, a causal language model."""
+    name = architectures[0] if isinstance(architectures, list) and architectures else ""
+    head = next((head for head in HEADS if str(name).endswith(f"For{head}")), None)
+    bare = str(name).endswith("Model") and not str(name).endswith("HeadModel")
+    return f"AutoModelFor{head}" if head else "AutoModel" if bare else "AutoModelForCausalLM"
+
+
+def _from_library(name: str, automatic: str = "", unused: tuple[str, ...] = ()) -> Any:
+    """A module whose parameters are mapped as they are stored; in float32 if that is in several ways, or tables are not.
+
+    automatic: a class of the library; the one that the config asks for by default. Weights under `unused` may be missing.
+    """
     dtype = stored_dtype(Path(name))
-    module = _loaded(name, dtype)
+    module = _loaded(name, dtype, automatic, unused)
     if dtype != "float32" and any(buffer.dtype in HALF for buffer in module.buffers()):
-        module = _loaded(name, "float32")  # tables that the library computes in the precision of the model
+        module = _loaded(name, "float32", automatic, unused)  # tables that the library computes in the precision of the model
     return module
 
 
-def _loaded(name: str, dtype: str) -> nn.Module:
+def _loaded(name: str, dtype: str, automatic: str, unused: tuple[str, ...]) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": False}
     try:
-        module, found = AutoModelForCausalLM.from_pretrained(name, **options, output_loading_info=True)
+        if not automatic:
+            automatic = _automatic(transformers.AutoConfig.from_pretrained(name, trust_remote_code=False).architectures)
+        made = getattr(transformers, automatic)
+        module, found = made.from_pretrained(name, **options, output_loading_info=True)
     except Exception as error:  # the library raises many kinds
-        reason = (_shape_problem(name) if Path(name).is_dir() else "") or str(error).strip().split("\n")[0]
+        reason = (_shape_problem(name, automatic) if Path(name).is_dir() else "") or str(error).strip().split("\n")[0]
         raise CaptureError(f"{name}: the transformers library cannot load this model: {reason}") from error
-    check_loaded(name, module, list(found["missing_keys"]))
+    check_loaded(name, module, [key for key in found["missing_keys"] if not key.startswith(unused or "\0")])
     return module
 
 
-def _shape_problem(name: str) -> str:
+def _shape_problem(name: str, automatic: str) -> str:
     """Which tensor has another shape than the config makes it, if that is why a model in a folder cannot be loaded."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     try:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            return shape_problem(Path(name), AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return shape_problem(Path(name), getattr(transformers, automatic).from_config(config, trust_remote_code=False))
     except Exception:  # then it is for another reason, which the library has told
         return ""
 

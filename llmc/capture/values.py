@@ -178,6 +178,13 @@ class Empty(Value):
     dtype: str
 
 
+@dataclass(frozen=True, eq=False)
+class Count(Value):
+    """The number of tokens of a whole sequence; all that can be done with it is to divide a sum over them."""
+
+    dtype: str
+
+
 def positions() -> Scores:
     """`arange(S)`."""
     return Scores((TOKEN,), Q, "int64")

@@ -12,7 +12,22 @@ import typer
 from typer.core import TyperGroup
 
 from llmc import __version__
-from llmc.cli import backends, bench, bisect, chat, compile, eval, generate, inspect, passes, plugins, rebuild, recipes, verify
+from llmc.cli import (
+    backends,
+    bench,
+    bisect,
+    chat,
+    compile,
+    encode,
+    eval,
+    generate,
+    inspect,
+    passes,
+    plugins,
+    rebuild,
+    recipes,
+    verify,
+)
 from llmc.cli.progress import tell
 from llmc.errors import LLMCError
 
@@ -98,6 +113,7 @@ def options(
 
 app.command("compile")(compile.compile)
 app.command("generate")(generate.generate)
+app.command("encode")(encode.encode)
 app.command("chat")(chat.chat)
 app.command("inspect")(inspect.inspect)
 app.command("eval")(eval.evaluate)

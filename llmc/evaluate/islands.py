@@ -85,7 +85,7 @@ def reference(program: Program, tokens: Sequence[int]) -> dict[str, NDArray[Any]
     with torch.no_grad():
         for node in program.graph.nodes:
             if node.op == "placeholder":
-                values[node] = inputs[str(node.target)]
+                values[node] = inputs.get(str(node.target), torch.zeros_like(position))
             elif node.op == "call_function":
                 weights = {arg: program.weight(arg).evaluate() for arg in node.all_input_nodes if arg.op == "get_attr"}
                 values[node] = run_node(node, {**values, **weights}, context)
@@ -98,7 +98,8 @@ def run(executable: Executable, tokens: Sequence[int], values: Values | None = N
     A program over whole sequences has one step only, and may give `[1, ...]`.
     """
     if executable.whole_sequences:
-        given = {"input_ids": np.array(tokens), **(values or {})}
+        others = {name: np.zeros(len(tokens), np.int64) for name in executable.inputs if name != "position"}
+        given = {**others, "input_ids": np.array(tokens), **(values or {})}
         outputs = executable.context(1).step(Batch.of_sequences({name: [given[name]] for name in given}))
         return [{name: np.asarray(value) for name, value in outputs.items()}]
     blocks, found = blocks_for(len(tokens)), []

@@ -45,8 +45,10 @@ def perplexity(
 ) -> Perplexity:
     """Over windows of `window` ids without overlap, the last one perhaps shorter; each id but the first of its window counts.
 
-    Raises InputError if the window does not fit the model's context, or if there are fewer than two ids.
+    Raises InputError for a model that continues no texts, if the window does not fit the model's context, or if there are fewer
+    than two ids.
     """
+    model.check_causal()
     windows = split_windows(ids, window, model.info.max_context)
     tally = Tally(model.tokenizer)
     for done, (tokens, logits) in enumerate(logits_of(model, windows), 1):

@@ -92,8 +92,13 @@ class Event:
     decode_seconds: float
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int, max_context: int) -> list[list[int]]:
-    """The prompts as lists of int. Raises InputError if one is empty, too long, or has an id outside the vocabulary."""
+def check_prompts(
+    prompts: Sequence[Sequence[int]], vocab_size: int, max_context: int, padding: int | None = None
+) -> list[list[int]]:
+    """The prompts as lists of int.
+
+    Raises InputError if one is empty, too long, has an id outside the vocabulary, or the one that stands for no token.
+    """
     checked = []
     for index, prompt in enumerate(prompts):
         try:
@@ -107,6 +112,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int, max_context
         wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
         if wrong is not None:
             raise InputError(f"prompt {index} has token id {wrong}; ids of this model are 0 to {vocab_size - 1}")
+        if padding in ids:
+            raise InputError(f"prompt {index} has the id {padding}, which pads; batches need no padding, leave it out")
         checked.append(ids)
     return checked
 

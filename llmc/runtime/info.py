@@ -16,13 +16,13 @@ MOST_POSITIONS = 2**31 - 1
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts that generation and the manifest need.
+    """Facts that generation, encoding and the manifest need.
 
     name: for reports. vocab_size, max_context: ids are below the one, a sequence has at most the other many positions.
     architecture: the class of the original in the `transformers` library, or "". eos_ids, bos_id: of the model's config.
     recipe, backend, target: what it was compiled with, target "" for the best of the machine. threads: None for all cores.
     source: the path or hub id it came from, "" for a module. versions: of every distribution that took part.
-    notes: what capture decided.
+    notes: what capture decided. padding: an id that no sequence may hold.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -40,6 +40,7 @@ class ModelInfo:
     versions: dict[str, str] = field(default_factory=dict)
     target: str = ""
     notes: tuple[str, ...] = ()
+    padding: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

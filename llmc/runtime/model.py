@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llmc.errors import InputError
 from llmc.runtime.contexts import ContextPool
 from llmc.runtime.contract import Executable
+from llmc.runtime.encode import complete, pooled_output, run_whole
 from llmc.runtime.forward import forward
 from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator, check_prompts
 from llmc.runtime.info import ModelInfo
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CompiledModel", "ModelInfo"]
 
 Prompt = str | Sequence[int]
+TOKEN_TYPES = "token_type_ids"
 
 
 class CompiledModel:
@@ -58,15 +60,73 @@ class CompiledModel:
     def _first_output(self) -> str:
         return next(iter(self.executable.outputs))
 
-    def __call__(self, sequences: Sequence[Sequence[int]], rows: Literal["all", "last"] = "all") -> list[NDArray[np.float32]]:
+    def __call__(
+        self, sequences: Sequence[Sequence[int]], rows: Literal["all", "last"] = "all", **others: Sequence[Sequence[int]] | None
+    ) -> list[NDArray[np.float32]]:
         """The first output for sequences of token ids of any lengths: float32 `[len, V]` each, or `[1, V]` for rows="last".
 
-        Raises InputError for an empty or too long sequence, and for ids outside the vocabulary.
+        Of a model over whole sequences it is `[len, ...]`, or `[...]` of the sequence, and others are its other inputs
+        (`outputs`). Raises InputError for an empty or too long sequence, and for ids outside the vocabulary.
         """
         if rows not in ("all", "last"):
             raise InputError(f"rows must be 'all' or 'last', not {rows!r}")
+        if self.executable.whole_sequences:
+            found = self.outputs(sequences, **others)[self._first_output]
+            return found if rows == "all" else [values[-1:] for values in found]
+        if others:
+            raise InputError(f"this model reads token ids only, not {next(iter(others))}")
         runs = check_prompts(sequences, self.info.vocab_size, self.info.max_context)
         return forward(self._contexts.lease, self._first_output, runs, rows)
+
+    def outputs(
+        self, sequences: Sequence[Sequence[int]], **others: Sequence[Sequence[int]] | None
+    ) -> dict[str, list[NDArray[np.float32]]]:
+        """Each output by name for whole sequences of token ids: `[len, ...]` each, or `[...]` where it is of the sequence.
+
+        others: further inputs by name, such as `token_type_ids`, a number for each token; zeros if they are left out. Raises
+        InputError if this model does not read whole sequences, or for sequences that it cannot read.
+        """
+        if not self.executable.whole_sequences:
+            raise InputError("this model is causal and has one output, which calling it gives")
+        info = self.info
+        runs = check_prompts(sequences, info.vocab_size, info.max_context, info.padding)
+        return run_whole(self._contexts.lease, self.executable, complete(self.executable, runs, others))
+
+    def encode(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        pairs: str | Sequence[str] | None = None,
+        output: str | None = None,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]:
+        """Values of whole texts (or lists of token ids): `[n, ...]` for several, `[...]` for one; of an embedding `[n, D]`.
+
+        pairs: a second text for each. output: by name; the first that has an entry for each sequence by default. truncate: cut
+        texts that are too long for the context, which is an error otherwise.
+        """
+        name = pooled_output(self.executable, output)
+        single = _is_single(texts)
+        given: Any = [texts] if single else texts
+        seconds: Any = [None] * len(given) if pairs is None else [pairs] if single else pairs
+        if isinstance(seconds, str) or len(seconds) != len(given):
+            raise InputError(f"pairs must be a text for each of the {len(given)} texts")
+        read = [self._read(text, second, truncate) for text, second in zip(given, seconds, strict=True)]
+        ids, types = [r[0] for r in read], [r[1] for r in read]
+        typed = TOKEN_TYPES in self.executable.inputs
+        found = self.outputs(ids, **({TOKEN_TYPES: types} if typed else {}))[name]
+        if single:
+            return found[0]
+        return np.stack(found) if found else np.zeros((0, *self.executable.outputs[name].fixed), np.float32)
+
+    def _read(self, text: Prompt, pair: str | None, truncate: bool) -> tuple[Sequence[int], Sequence[int]]:
+        """Ids, and which of two texts each belongs to."""
+        if not isinstance(text, str):
+            if pair is not None:
+                raise InputError("pairs go with texts, not with token ids")
+            return text, [0] * len(text)
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; give the text as a list of token ids")
+        return self.tokenizer.encode_pair(text, pair, self.info.max_context if truncate else None)
 
     def generate(
         self,
@@ -85,8 +145,7 @@ class CompiledModel:
         ids for a model without tokenizer). `for_transformers().generate` takes tensors, and the arguments of the `transformers`
         library. Raises InputError naming the argument that cannot be used.
         """
-        if "logits" not in self.executable.outputs:
-            raise InputError(f"generation needs logits; this model gives {', '.join(self.executable.outputs)}")
+        self.check_causal()
         options = GenerationOptions(
             max_new_tokens,
             SamplingOptions(temperature, top_k, top_p, seed),
@@ -106,13 +165,22 @@ class CompiledModel:
     @property
     def generator(self) -> Generator:
         """What `generate` works with, for callers that want each token as it comes: token ids and `GenerationOptions` in."""
+        self.check_causal()
         return Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
 
     def for_transformers(self) -> TransformersModel:
         """The model where code of the `transformers` library expects one of its own: `generate`, pipelines."""
         from llmc.runtime.transformers_model import adapt
 
+        self.check_causal()
         return adapt(self._contexts.lease, self.info, self._first_output)
+
+    def check_causal(self) -> None:
+        """Raise InputError unless the model can continue a text."""
+        if self.executable.whole_sequences:
+            raise InputError("this model reads whole sequences and continues none; use encode() or outputs()")
+        if "logits" not in self.executable.outputs:
+            raise InputError(f"generation needs logits; this model gives {', '.join(self.executable.outputs)}")
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if not isinstance(prompt, str):

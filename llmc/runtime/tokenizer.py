@@ -32,6 +32,7 @@ class Tokenizer:
             raise ArtifactError(f"{path}: cannot read the tokenizer: {error}") from error
         self._library.no_padding()
         self._library.no_truncation()
+        self._cutting: dict[int, Any] = {}
         self._config = _read_config(Path(folder) / CONFIG_FILE)
         if (Path(folder) / TEMPLATE_FILE).is_file():
             self._config["chat_template"] = _read_template(Path(folder) / TEMPLATE_FILE)
@@ -77,6 +78,20 @@ class Tokenizer:
         tokens = {name: value for name, value in self._config.items() if name.endswith("_token")}
         texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
         return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+    def encode_pair(self, text: str, pair: str | None = None, limit: int | None = None) -> tuple[list[int], list[int]]:
+        """Token ids of a text, or of two, with what the tokenizer puts around them, and for each which of the texts it is of.
+
+        limit: cut to so many tokens, where the tokenizer cuts.
+        """
+        library = self._library
+        if limit is not None:
+            if limit not in self._cutting:
+                self._cutting[limit] = type(library).from_str(library.to_str())
+                self._cutting[limit].enable_truncation(limit)
+            library = self._cutting[limit]
+        found = library.encode(text, pair)
+        return list(found.ids), list(found.type_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens are left out, bytes that are no character become U+FFFD."""

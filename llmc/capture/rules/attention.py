@@ -8,6 +8,7 @@ from typing import Any
 from torch.fx import Node
 
 from llmc.capture.axes import Builder, broadcast_layout, describe
+from llmc.capture.biases import without_bias
 from llmc.capture.rules import rule
 from llmc.capture.rules.contractions import _matmul
 from llmc.capture.rules.pointwise import elementwise
@@ -17,7 +18,7 @@ from llmc.capture.scores import peel_scale, relative, split
 from llmc.capture.values import TOKEN, Layout, Probabilities, Refusal, Scores, Stream, Value, fixed
 from llmc.ir import ops
 from llmc.ir.program import type_of
-from llmc.ir.score import CAUSAL, ScoreExpr
+from llmc.ir.score import CAUSAL, ScoreExpr, implies_causal
 
 
 def weigh(b: Builder, weights: Probabilities, values: Any) -> Stream:
@@ -46,7 +47,11 @@ def attend(b: Builder, q: Any, k: Any, v: Any, expr: ScoreExpr, lead: Layout | N
     heads = math.prod(dim.size for dim in lead)
     query, *pair = (head_major(b, x, lead) for x in (q, k, v))
     key, value = shared_heads(*as_many_heads(b, *pair), heads)
-    node = b.node(ops.attention, query, key, value, vector(b, sinks), scale=scale, score=score, admits=admits)
+    score, bias = without_bias(b, score, heads)
+    optional = [vector(b, sinks)] if bias is None else [vector(b, sinks), b.weight_node(bias)]
+    causal = not b.whole or (bias is None and implies_causal(admits))
+    attributes = {} if causal else {"causal": False}
+    node = b.node(ops.attention, query, key, value, *optional, scale=scale, score=score, admits=admits, **attributes)
     size = type_of(node).fixed[-1]
     layout: Layout = (*lead, TOKEN, fixed(size))
     return Stream(layout, b.reshaped(node, tuple(d.size for d in layout if d.label == "fixed")))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.fx import Node
+
 from llmc.capture.axes import Builder, broadcast_layout, describe, fold
+from llmc.capture.biases import looked_up_by_pairs
 from llmc.capture.rules import rule
 from llmc.capture.rules.pointwise import elementwise
 from llmc.capture.rules.reductions import vector
@@ -20,11 +23,21 @@ def _embedding(b: Builder, table: Any, ids: Any, *ignored: Any) -> Value:
     return looked_up(b, table, ids)
 
 
-def looked_up(b: Builder, table: Const, ids: Any) -> Stream:
+def looked_up(b: Builder, table: Const, ids: Any) -> Stream | Scores:
     """Rows of a constant table."""
+    if isinstance(ids, Scores) and ids.pairwise and ids.source is None:
+        return looked_up_by_pairs(b, table, ids)
+    if isinstance(ids, Scores) and ids.expr.kind == "const" and index_of(ids.layout, "token") is not None:
+        sizes = tuple(dim.size for dim in ids.layout if dim.label == "fixed")
+        ids = Stream(ids.layout, b.reshaped(same_for_all(b, ids.expr.value), sizes))
     ids = b.stream(ids)
     node = b.node(ops.embedding, ids.node, b.weight_node(table))
     return Stream((*ids.layout, fixed(table.shape[1])), node)
+
+
+def same_for_all(b: Builder, number: Any) -> Node:
+    """A whole number for each token `[T]`."""
+    return b.node(ops.add, b.node(ops.mul, b.editor.input("input_ids"), 0), number)
 
 
 def features(x: Any, b: Builder) -> Stream:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from llmc.capture.axes import Builder, broadcast_layout, paired
+from llmc.capture.biases import truncated
 from llmc.capture.rules import rule
 from llmc.capture.scores import ARITHMETIC, as_condition, simplify, whole
-from llmc.capture.values import Const, Probabilities, Refusal, Scores, Stream, Table, Value
+from llmc.capture.values import Const, Count, Probabilities, Refusal, Scores, Stream, Table, Value
 from llmc.ir import ops
 from llmc.ir.op import Op
 from llmc.ir.program import type_of
@@ -33,6 +34,8 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", 
 def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     """An elementwise op on whatever its operands are."""
     values = [b.resolve(v) if isinstance(v, Table) else v for v in operands]
+    if any(isinstance(v, Count) for v in values):
+        return on_count(b, op, values)
     if any(isinstance(v, Probabilities) for v in values):
         raise Refusal("attention weights are changed after the softmax")
     if op.name in FUNCTIONS and any(isinstance(v, Scores) for v in values):
@@ -48,6 +51,18 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     fitted, layout = b.aligned(values)
     node, sizes = b.node(op, *fitted, **attributes), tuple(dim.size for dim in layout if dim.label == "fixed")
     return Stream(layout, node if type_of(node).fixed == sizes else b.node(ops.expand, node, shape=sizes))
+
+
+def on_count(b: Builder, op: Op, values: list[Any]) -> Value:
+    """The number of tokens of a sequence is what a sum over them is divided by, which is their mean, and nothing else."""
+    first, second = values if len(values) == 2 else (values[0], None)
+    if op is ops.maximum and isinstance(first, Count) and isinstance(second, int | float) and second <= 1:
+        return first
+    summed = isinstance(first, Stream) and first.node.target is ops.pool and first.node.kwargs["how"] == "sum"
+    fits = summed and isinstance(second, Count) and broadcast_layout([first.layout, second.layout]) == first.layout
+    if op is ops.div and fits:
+        return Stream(first.layout, b.node(ops.pool, first.node.args[0], how="mean"))
+    raise Refusal("it mixes positions: the length of the sequence enters the computation other than by a mean over tokens")
 
 
 def sloped(b: Builder, values: list[Any]) -> list[Any]:
@@ -114,6 +129,15 @@ def _direct(op: Op) -> Any:
 
 for _name, _op in DIRECT.items():
     rule(_name)(_direct(_op))
+
+
+@rule("eq", "ne")
+def _equal(b: Builder, x: Any, y: Any, *, name: str) -> Value:
+    of_ids = isinstance(x, Stream) and x.node.op == "placeholder" and x.node.target == "input_ids"
+    if of_ids and b.padding is not None and y == b.padding:  # batches have no padding, and no sequence may hold this id
+        b.excluded = b.padding
+        return Scores(x.layout, const(name == "ne"), "bool")
+    return elementwise(b, DIRECT[name], x, y)
 
 
 @rule("add", "sub")
@@ -235,16 +259,20 @@ def converted(b: Builder, x: Any, dtype: torch.dtype | None) -> Value:
     x = b.resolve(x) if isinstance(x, Table) else x
     if isinstance(x, Probabilities) or dtype_name(x) == name:
         return x
+    if isinstance(x, Count):
+        return Count(x.layout, name)
     if isinstance(x, Scores):
         if name == "bool":
             return Scores(x.layout, as_condition(x.expr, x.dtype), name, x.source)
         if x.dtype == "bool":
             one, zero = (const(1.0), const(0.0)) if name == "float32" else (const(1), const(0))
-            return Scores(x.layout, apply("where", x.expr, one, zero), name, x.source)
+            return Scores(x.layout, simplify(apply("where", x.expr, one, zero)), name, x.source)
         if name == "int64":
             expr = whole(x.expr)
-            if expr is None and x.pairwise:
+            if expr is None and x.source is not None:
                 raise Refusal("scores are made whole numbers")
+            if expr is None and x.pairwise:
+                return truncated(x)
             if expr is not None:
                 return Scores(x.layout, expr, name)
             return Stream(x.layout, b.node(ops.cast, b.stream(x).node, dtype=name))

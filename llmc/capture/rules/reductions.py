@@ -10,18 +10,45 @@ import torch
 from llmc.capture.axes import Builder
 from llmc.capture.rules import rule
 from llmc.capture.rules.pointwise import converted, elementwise
-from llmc.capture.values import ONE, Const, Probabilities, Refusal, Scores, Stream, Table, Value, fixed, normal
+from llmc.capture.rules.selection import pooled
+from llmc.capture.rules.views import without
+from llmc.capture.values import (
+    ONE,
+    Const,
+    Count,
+    Probabilities,
+    Refusal,
+    S,
+    Scores,
+    Stream,
+    Table,
+    Value,
+    fixed,
+    index_of,
+    normal,
+)
 from llmc.ir import ops
 from llmc.ir.op import Op
+from llmc.ir.score import const as number
+
+POOLED = {"mean": "mean", "sum": "sum", "amax": "max"}
+"""What reductions are over the tokens of a whole sequence."""
 
 OPS = {"mean": ops.mean, "sum": ops.sum_, "amax": ops.amax, "amin": ops.amin}
 
 
+ONES = (number(1), number(1.0), number(True))
+
+
 def reduced(b: Builder, op: Op, x: Any, dims: Any, keepdim: bool) -> Stream:
-    """A reduction over dimensions of the exported layout, all of which must be fixed."""
+    """A reduction over dimensions of the exported layout, all of which must be fixed, but of whole sequences."""
     x = b.stream(x)
     rank = len(x.layout)
     chosen = sorted({normal(d, rank) for d in ([dims] if isinstance(dims, int) else dims or range(rank))})
+    token = index_of(x.layout, "token")
+    if token in chosen and b.whole and op.name in POOLED:
+        kept = reduced(b, op, pooled(b, x, token, POOLED[op.name]), chosen, True)
+        return kept if keepdim else without(b, kept, set(chosen))  # type: ignore[return-value]
     if any(x.layout[d].label in ("token", "key") for d in chosen):
         raise Refusal(f"it mixes positions: {op.name} over the sequence")
     stored = [i for i, dim in enumerate(x.layout) if dim.label == "fixed"]
@@ -38,7 +65,19 @@ def reduced(b: Builder, op: Op, x: Any, dims: Any, keepdim: bool) -> Stream:
 
 @rule("mean", "sum", "amax", "amin")
 def _reduce(b: Builder, x: Any, dims: Any = None, keepdim: bool = False, *, name: str, dtype: Any = None) -> Value:
-    return reduced(b, OPS[name], converted(b, x, dtype), dims, keepdim)
+    x = converted(b, x, dtype)
+    if b.whole and name == "sum" and isinstance(x, Scores) and x.expr in ONES and index_of(x.layout, "token") is not None:
+        return counted(x, dims, keepdim)
+    return reduced(b, OPS[name], x, dims, keepdim)
+
+
+def counted(x: Scores, dims: Any, keepdim: bool) -> Count:
+    """The sum of ones over the sequence."""
+    chosen = {normal(d, len(x.layout)) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.layout)))}
+    if any(x.layout[d].extent not in (1, S) for d in chosen) or index_of(x.layout, "token") not in chosen or x.pairwise:
+        raise Refusal("a sum of ones over something else than the sequence")
+    layout = [ONE if i in chosen else d for i, d in enumerate(x.layout) if keepdim or i not in chosen]
+    return Count(tuple(layout), "int64" if x.dtype == "bool" else x.dtype)
 
 
 @rule("var", "std")

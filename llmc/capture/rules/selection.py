@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from llmc.capture.axes import Builder, fold
+from llmc.capture.biases import looked_up_by_pairs
 from llmc.capture.rules import rule
 from llmc.capture.rules.pointwise import dtype_name
 from llmc.capture.rules.views import _unsqueeze, without
@@ -74,6 +75,8 @@ def cut_tokens(b: Builder, x: Any, place: int, start: Size, stop: Size, step: in
     if x.layout[place].label == "key":
         raise Refusal("it mixes positions: the scores of some keys are picked")
     last = start in (-1, Length(1, -1)) and (stop == S or (isinstance(stop, int) and stop >= END))
+    if b.whole and x.layout[place].label == "token" and (last or (start, stop, step) == (0, 1, 1)):
+        return pooled(b, x, place, "last" if last else "first")
     if not last or x.layout[place].label != "token":
         raise Refusal("it selects positions other than the last")
     x = b.stream(x)
@@ -81,13 +84,20 @@ def cut_tokens(b: Builder, x: Any, place: int, start: Size, stop: Size, step: in
     return Stream(layout, b.node(ops.select_rows, x.node))
 
 
+def pooled(b: Builder, x: Any, place: int, how: str) -> Stream:
+    """A value of the sequence out of those of its tokens, where the layout has the sequence."""
+    x = b.stream(x)
+    return Stream(tuple(ONE if i == place else d for i, d in enumerate(x.layout)), b.node(ops.pool, x.node, how=how))
+
+
 @rule("select")
 def _select(b: Builder, x: Any, dim: int, index: Any) -> Any:
     place = normal(dim, len(x.layout))
     if x.layout[place].extent == S:
-        if index not in (-1, Length(1, -1)):
+        first = b.whole and index == 0
+        if not first and index not in (-1, Length(1, -1)):
             raise Refusal("it selects positions other than the last")
-        cut = cut_tokens(b, x, place, -1, END, 1)
+        cut = cut_tokens(b, x, place, 0, 1, 1) if first else cut_tokens(b, x, place, -1, END, 1)
     else:
         begin = normal(index, x.layout[place].size)
         cut = _slice(b, x, place, begin, begin + 1)
@@ -187,6 +197,8 @@ def _index(b: Builder, x: Any, indices: list[Any]) -> Value:
     if len(chosen) != 1:
         raise Refusal("indexing by several tensors")
     place, index = chosen[0]
+    if isinstance(x, Const) and place == 0 and isinstance(index, Scores) and index.pairwise and len(x.shape) <= 2:
+        return looked_up_by_pairs(b, x, index)
     if isinstance(x, Const) and place == 0 and not isinstance(index, Const) and len(x.shape) == 2:
         from llmc.capture.rules.contractions import looked_up
 

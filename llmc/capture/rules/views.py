@@ -10,6 +10,7 @@ from llmc.capture.scores import move_to_keys, swapped
 from llmc.capture.values import (
     ONE,
     TOKEN,
+    Count,
     Dim,
     Layout,
     Length,
@@ -183,6 +184,10 @@ def _expand(b: Builder, x: Value, shape: list[Size], implicit: bool = False) -> 
         return x.with_layout(layout)  # type: ignore[arg-type]
     if isinstance(x, Scores):
         return expanded_scores(x, padded, shape)
+    if isinstance(x, Count) and not any(isinstance(size, Length) for size in shape):
+        kept = [size in (-1, dim.extent) for dim, size in zip(padded, shape, strict=True)]
+        wider: list[Any] = [dim if same else fixed(size) for dim, size, same in zip(padded, shape, kept, strict=True)]  # type: ignore[arg-type]
+        return x.with_layout(wider)
     if not isinstance(x, Stream):
         raise Refusal("a constant is repeated for each position")
     wider = []
