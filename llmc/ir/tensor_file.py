@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -27,10 +27,15 @@ DTYPE_CODES = {
 BLOCK_BYTES = 1 << 24
 
 
-def write_weights(weights: Mapping[str, Weight], path: Path) -> None:
-    """Write every component of every weight, as `name:component`."""
+def component_name(weight: str, part: str) -> str:
+    """How a component is called in our files; in a checkpoint of the library a weight has one, of the weight's own name."""
+    return f"{weight}:{part}"
+
+
+def write_weights(weights: Mapping[str, Weight], path: Path, name_of: Callable[[str, str], str] = component_name) -> None:
+    """Write every component of every weight, under the name that `name_of(weight, component)` gives it."""
     parts = [
-        (f"{name}:{part}", dtype, shape)
+        (name_of(name, part), dtype, shape)
         for name, weight in weights.items()
         for part, (dtype, shape) in weight.format.components(weight.shape).items()
     ]
@@ -51,5 +56,5 @@ def write_weights(weights: Mapping[str, Weight], path: Path) -> None:
                 for part, tensor in block.items():
                     dtype, shape = weight.format.components(weight.shape)[part]
                     size = BYTES[dtype] * math.prod(shape[1:])
-                    file.seek(8 + len(text) + starts[f"{name}:{part}"] + start * size)
+                    file.seek(8 + len(text) + starts[name_of(name, part)] + start * size)
                     file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
