@@ -135,6 +135,10 @@ class Builder:
             if not torch.equal(base.tensor().flatten(), torch.arange(length)):
                 raise Refusal("whole numbers for each position that are not the positions")
             return Scores(table.layout, Q, "int64")
+        slopes = slopes_of(base, axis)
+        if slopes is not None:
+            slope = slopes.number()
+            return Scores(table.layout, apply("mul", self.slopes(slopes) if slope is None else number(slope), Q), "float32")
         moved = fold(f"{base.name}.by_position", lambda t: t.movedim(axis, 0).reshape(length, -1), [base])
         if moved.weight.type.dtype != "float32":
             raise Refusal(f"a table of {moved.weight.type.dtype} indexed by position")
@@ -184,6 +188,17 @@ class Builder:
         if isinstance(value, Stream) and index_of(padded, "token") is None and index_of(layout, "token") is not None:
             raise Refusal("a value of one position, or of the whole sequence, meets values of every position")
         return self.reshaped(self.stream(value).node, tuple(sizes))
+
+
+def slopes_of(base: Const, axis: int) -> Const | None:
+    """What a table is by each position, if that is the last of its dimensions and the table exactly a line from nought."""
+    if not base.real or base.weight.type.dtype != "float32" or axis != len(base.shape) - 1 or base.shape[axis] < 2:
+        return None
+    values = base.tensor()
+    lines = values[..., 1:2]
+    if sum(size > 1 for size in lines.shape) > 1 or not torch.equal(values, lines * torch.arange(values.shape[-1])):
+        return None
+    return const(Stored(lines.contiguous()), f"{base.name}.slopes", True)
 
 
 def broadcast_layout(layouts: list[Layout]) -> Layout:

@@ -45,13 +45,10 @@ def _slice(b: Builder, x: Any, dim: int = 0, start: Any = None, end: Any = None,
     if size == S:
         return cut_tokens(b, x, place, begin, stop, step)
     if isinstance(x, Const | Table) and stop == S and begin == 0 and step == 1:
-        layout = tuple(TOKEN if i == place else d for i, d in enumerate(x.layout))
-        if isinstance(x, Const):
-            return Table(layout, x, (place,))
-        if place < x.axes[0]:
-            raise Refusal("a table cut along its later dimension first")
-        layout = tuple(Dim("key") if i == place else d for i, d in enumerate(x.layout))
-        return Table(layout, x.base, (*x.axes, place))
+        axes = sorted([place] if isinstance(x, Const) else [*x.axes, place])
+        labels = dict(zip(axes, (TOKEN, Dim("key")), strict=False))  # the later of two is the keys', whichever was cut first
+        layout = tuple(labels.get(i, d) for i, d in enumerate(x.layout))
+        return Table(layout, x if isinstance(x, Const) else x.base, tuple(axes))
     if isinstance(begin, Length) or isinstance(stop, Length):
         raise Refusal("a slice of a fixed dimension that depends on the length of the sequence")
     assert isinstance(size, int)

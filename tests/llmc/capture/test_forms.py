@@ -54,6 +54,9 @@ MASKS = {
     "finite bias": lambda s, w, q, k: (w - 0.1 * (q - k).abs()).masked_fill(k > q, -math.inf),
     "slopes": lambda s, w, q, k: (w + s.slopes * (k - q)).masked_fill(k > q, -math.inf),
     "slopes of a buffer": lambda s, w, q, k: (w + s.biases[:, : q.shape[0], : q.shape[0]]).masked_fill(k > q, -math.inf),
+    "slopes by key positions": lambda s, w, q, k: (w + s.slopes * k).masked_fill(k > q, -math.inf),
+    "slopes by key positions of a buffer": lambda s, w, q, k: (w + s.lines[..., : q.shape[0]]).masked_fill(k > q, -math.inf),
+    "buffer cut to keys first": lambda s, w, q, k: w.masked_fill(~s.band[:, : q.shape[0]][: q.shape[0]], -math.inf),
     "slopes and mask of a buffer": lambda s, w, q, k: w + s.masked[:, : q.shape[0], : q.shape[0]],
 }
 
@@ -61,8 +64,9 @@ MASKS = {
 def masked(name):
     band = torch.ones(MOST, MOST).tril().triu(-4).bool()
     biases = SLOPES * DISTANCE
-    tables = {"band": band, "slopes": SLOPES, "biases": biases, "masked": biases.masked_fill(DISTANCE > 0, -math.inf)}
-    return buffers(Model(scores=MASKS[name]), **tables)
+    lines = SLOPES * torch.arange(MOST)
+    masked = biases.masked_fill(DISTANCE > 0, -math.inf)
+    return buffers(Model(scores=MASKS[name]), band=band, slopes=SLOPES, lines=lines, biases=biases, masked=masked)
 
 
 @pytest.mark.parametrize("name", MASKS)
