@@ -93,8 +93,10 @@ def _predictions(info: ModelInfo, program: Program, executable: Executable) -> l
     bytes_read, tokens = executable.block_bytes, min(PROMPT, info.max_context)
     decode = 1 / decode_work(program, bytes_read, tokens).seconds(limits)
     prefill = tokens / prefill_work(program, bytes_read, tokens).seconds(limits)
-    measured = f"by limits of {limits.threads} threads measured {limits.age:.1f} hours ago"
-    return [f"speed              at most {decode:.0f} tokens/s after {tokens} tokens, read at {prefill:.0f}, {measured}"]
+    return [
+        f"speed              at most {decode:.0f} tokens/s after {tokens} tokens, which are read at {prefill:.0f} at most",
+        f"                   by the limits of {limits.threads} threads, measured {limits.age:.1f} hours ago",
+    ]
 
 
 def megabytes(count: int) -> str:
