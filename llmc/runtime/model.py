@@ -22,7 +22,7 @@ from llmc.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
-    from llmc.runtime.transformers_model import TransformersModel
+    from llmc.runtime.transformers_model import Adapted
 
 __all__ = ["CompiledModel", "ModelInfo"]
 
@@ -168,12 +168,13 @@ class CompiledModel:
         self.check_causal()
         return Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
 
-    def for_transformers(self) -> TransformersModel:
+    def for_transformers(self) -> Adapted:
         """The model where code of the `transformers` library expects one of its own: `generate`, pipelines."""
         from llmc.runtime.transformers_model import adapt
 
-        self.check_causal()
-        return adapt(self._contexts.lease, self.info, self._first_output)
+        if not self.executable.whole_sequences:
+            self.check_causal()
+        return adapt(self._contexts.lease, self.info, self.executable)
 
     def check_causal(self) -> None:
         """Raise InputError unless the model can continue a text."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import make_dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
 
 from llmc.errors import InputError
-from llmc.runtime.contract import Context
+from llmc.runtime.contract import Context, Executable
+from llmc.runtime.encode import complete, run_whole
 from llmc.runtime.forward import forward, step_rows
 from llmc.runtime.generate import check_prompts
 from llmc.runtime.info import ModelInfo
 from llmc.runtime.sequences import Rows, Sequences, blocks_for, split_steps
+
+TOKEN_TYPES = "token_type_ids"
 
 Lease = Callable[[int], AbstractContextManager[Context]]
 
@@ -114,19 +119,18 @@ class SequenceCache:
         """Nothing to do: a sequence can always be cut."""
 
 
-class TransformersModel(PreTrainedModel, GenerationMixin):
+class Adapted(PreTrainedModel):
     """A compiled model as the `transformers` library sees it; without parameters, on the CPU, in float32.
 
     `CompiledModel.for_transformers` makes it, as a subclass named like the class of the original, which is how pipelines ask
-    whether a model is for them. Raises InputError naming an argument or field of a generation config that has no meaning here.
+    whether a model is for them.
     """
 
     config_class = CompiledConfig
     main_input_name = "input_ids"
-    _is_stateful = False
     _supports_sdpa = True  # asked of every model; there is no attention of the library's in this one
 
-    def __init__(self, lease: Lease, info: ModelInfo, output: str) -> None:
+    def __init__(self, lease: Lease, info: ModelInfo) -> None:
         eos = list(info.eos_ids) or None
         config = CompiledConfig(
             vocab_size=info.vocab_size,
@@ -137,9 +141,7 @@ class TransformersModel(PreTrainedModel, GenerationMixin):
             name_or_path=info.name,
         )
         super().__init__(config)
-        self.generation_config = GenerationConfig(bos_token_id=info.bos_id, eos_token_id=eos)
-        self._lease, self._info, self._output = lease, info, output
-        self._caches: list[SequenceCache] = []
+        self._lease, self._info = lease, info
 
     @property
     def device(self) -> torch.device:
@@ -151,16 +153,23 @@ class TransformersModel(PreTrainedModel, GenerationMixin):
         """Of the outputs."""
         return torch.float32
 
-    def to(self, *args: Any, **kwargs: Any) -> TransformersModel:
+    def to(self, *args: Any, **kwargs: Any) -> Adapted:
         """Stay. Raises InputError for another device or dtype: which it runs on was decided when it was compiled."""
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
         if device not in (None, self.device) or dtype not in (None, self.dtype):
             raise InputError(f"a compiled model cannot be moved to {device or dtype}; compile it for another backend")
         return self
 
-    def can_generate(self) -> bool:  # type: ignore[override]
-        """Whether it gives logits."""
-        return getattr(self, "_output", "logits") == "logits"
+
+class CausalModel(Adapted, GenerationMixin):
+    """A model that continues texts. Raises InputError naming an argument or field of a generation config that means nothing."""
+
+    _is_stateful = False
+
+    def __init__(self, lease: Lease, info: ModelInfo) -> None:
+        super().__init__(lease, info)
+        self.generation_config = GenerationConfig(bos_token_id=info.bos_id, eos_token_id=list(info.eos_ids) or None)
+        self._caches: list[SequenceCache] = []
 
     def generate(  # type: ignore[override]
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **arguments: Any
@@ -200,7 +209,7 @@ class TransformersModel(PreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         **ignored: Any,
     ) -> Any:
-        """The first output of the program for a padded batch.
+        """Logits for a padded batch.
 
         input_ids: int64 `[B, S]`. attention_mask: `[B, past + S]`, zeros at either end of a row are padding. logits_to_keep:
         give the last so many columns alone; 0 for all. Output: float32 `[B, S or logits_to_keep, ...]`, zeros for padding.
@@ -212,7 +221,7 @@ class TransformersModel(PreTrainedModel, GenerationMixin):
         runs, starts = unpadded(input_ids, attention_mask)
         if past_key_values is None:
             checked = check_prompts(runs, self._info.vocab_size, self._info.max_context)
-            rows = forward(self._lease, self._output, checked, "last" if logits_to_keep == 1 else "all")
+            rows = forward(self._lease, "logits", checked, "last" if logits_to_keep == 1 else "all")
         else:
             rows = past_key_values.advance(runs, columns, last=logits_to_keep == 1)
         width = min(logits_to_keep, columns) if logits_to_keep else columns
@@ -222,11 +231,51 @@ class TransformersModel(PreTrainedModel, GenerationMixin):
             first = max(end - len(row), 0)
             if end > first:
                 values[i, first:end] = torch.from_numpy(np.ascontiguousarray(row[len(row) - (end - first) :]))
-        if self._output == "logits":
-            made: Any = CausalLMOutputWithPast(logits=values, past_key_values=past_key_values)  # type: ignore[arg-type]
-        else:
-            made = BaseModelOutput(last_hidden_state=values)  # type: ignore[arg-type]
+        made = CausalLMOutputWithPast(logits=values, past_key_values=past_key_values)  # type: ignore[arg-type]
         return made if return_dict is not False else made.to_tuple()
+
+
+class EncoderModel(Adapted):
+    """A model that reads whole sequences."""
+
+    def __init__(self, lease: Lease, info: ModelInfo, executable: Executable) -> None:
+        super().__init__(lease, info)
+        self._executable = executable
+        self._made = make_dataclass("EncoderOutput", [(name, Any, None) for name in executable.outputs], bases=(ModelOutput,))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        return_dict: bool | None = None,
+        **ignored: Any,
+    ) -> Any:
+        """Every output of the program by name for a padded batch.
+
+        input_ids, attention_mask, token_type_ids: `[B, S]`; zeros of the mask at either end of a row are padding. Outputs:
+        `[B, S, ...]` of tokens, zeros for padding, or `[B, ...]` of sequences.
+        """
+        refuse(ignored)
+        runs, starts = unpadded(input_ids, attention_mask)
+        checked = check_prompts(runs, self._info.vocab_size, self._info.max_context, self._info.padding)
+        others = {}
+        if token_type_ids is not None and TOKEN_TYPES in self._executable.inputs:
+            rows = zip(token_type_ids.tolist(), starts, runs, strict=True)
+            others[TOKEN_TYPES] = [row[start : start + len(run)] for row, start, run in rows]
+        found = run_whole(self._lease, self._executable, complete(self._executable, checked, others))
+        made = self._made(**{name: self._padded(name, values, starts, input_ids.shape[1]) for name, values in found.items()})
+        return made if return_dict is not False else made.to_tuple()
+
+    def _padded(self, name: str, values: list[NDArray[Any]], starts: list[int], columns: int) -> Tensor:
+        """An output of each sequence as one tensor."""
+        rows = [torch.from_numpy(np.array(value)) for value in values]
+        if self._executable.outputs[name].rows == "S":
+            return torch.stack(rows)
+        whole = torch.zeros(len(rows), columns, *rows[0].shape[1:], dtype=rows[0].dtype)
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            whole[i, start : start + len(row)] = row
+        return whole
 
 
 def unpadded(ids: Tensor, mask: Tensor | None) -> tuple[list[list[int]], list[int]]:
@@ -258,7 +307,8 @@ def refuse(given: dict[str, Any]) -> None:
             raise InputError(f"{name} cannot be used with a compiled model: {REFUSED[name]}")
 
 
-def adapt(lease: Lease, info: ModelInfo, output: str) -> TransformersModel:
+def adapt(lease: Lease, info: ModelInfo, executable: Executable) -> Adapted:
     """The model under the name of the original's class."""
-    kind = type(info.architecture, (TransformersModel,), {"__module__": __name__}) if info.architecture else TransformersModel
-    return kind(lease, info, output)
+    kind, more = (EncoderModel, (executable,)) if executable.whole_sequences else (CausalModel, ())
+    named = type(info.architecture, (kind,), {"__module__": __name__}) if info.architecture else kind
+    return named(lease, info, *more)

@@ -7,6 +7,8 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertConfig,
+    BertModel,
     DynamicCache,
     GenerationConfig,
     LogitsProcessorList,
@@ -151,3 +153,39 @@ def test_a_device_it_cannot_be_moved_to_is_refused(model):
 def test_tensors_are_pointed_to_the_model_that_takes_them(compiled):
     with pytest.raises(InputError, match=r"for_transformers\(\)"):
         compiled.generate(torch.tensor([[5, 6, 7]]))
+
+
+@pytest.fixture(scope="module")
+def encoders():
+    """An encoder of the library, with random weights, and what becomes of it."""
+    torch.manual_seed(1)
+    shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, max_position_embeddings=64)
+    module = BertModel(BertConfig(vocab_size=2048, **shape)).eval()
+    return module, llmc.compile(module, backend="eager").for_transformers()
+
+
+def test_encoder_gives_the_originals_outputs_for_a_padded_batch(encoders, tokenizer):
+    module, model = encoders
+    inputs = dict(tokenizer(["Once upon a time there was", "The king"], return_tensors="pt", padding=True))
+    real = inputs["attention_mask"].bool()
+    inputs["token_type_ids"] = torch.randint(0, 2, real.shape)
+    inputs["position_ids"] = (real.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        expected = module(**inputs)
+    del inputs["position_ids"]
+    found = model(**inputs)
+    assert list(found) == list(expected) and found[0] is found.last_hidden_state
+    assert (found.last_hidden_state - expected.last_hidden_state)[real].abs().max() <= 1e-5
+    assert not found.last_hidden_state[~real].any()
+    # The library pools the first column, which is padding here.
+    assert found.pooler_output.shape == expected.pooler_output.shape
+    assert torch.allclose(found.pooler_output[0], expected.pooler_output[0], atol=1e-5)
+    assert not model.can_generate()
+
+
+def test_pipeline_extracts_features(encoders, tokenizer):
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    expected, found = (
+        pipeline("feature-extraction", model=one, tokenizer=tokenizer)("The king", return_tensors=True) for one in encoders
+    )
+    assert found.shape == expected.shape and (found - expected).abs().max() <= 1e-5
