@@ -24,6 +24,7 @@ struct FourBits {
 
 template <int GROUP_>
 struct EightBits {
+    static_assert(GROUP_ <= 65536, "sums of so many products of bytes fit in 32 bits");
     static constexpr int GROUP = GROUP_;
     static constexpr Storage STORAGE = BYTES;
     const uint8_t* codes;
