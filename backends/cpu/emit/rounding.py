@@ -68,7 +68,8 @@ def common_group(g: Generator, node: Node) -> int | None:
         return None
     layers = g.program.blocks.layers if g.program.blocks else ()
     layer = {inner: number for number, nodes in enumerate(layers) for inner in nodes}
-    if any(user.target.name != "linear" or layer.get(user) != layer.get(node) for user in node.users):  # type: ignore[union-attr]
+    same = [nodes[layers[0].index(node)] for nodes in layers] if node in layer else [node]  # of the last, what follows may read
+    if any(user.target.name != "linear" or layer.get(user) != layer.get(n) for n in same for user in n.users):  # type: ignore[union-attr]
         return None
     groups = {group_read(g, user) for user in node.users}
     return groups.pop() if len(groups) == 1 else None

@@ -77,3 +77,16 @@ def test_sums_and_norms_are_made_where_the_next_layer_reads_them(executables):
     body = code[code.index("for (int l = 0; l < ") :]
     body = body[body.index("const Layer& layer") : body.index("std::swap")]
     assert "add_rms_norm<1" in body and "memcpy" not in body
+
+
+def test_rows_stay_floats_where_what_follows_the_layers_reads_the_last_ones():
+    def make(m):
+        total = m.x
+        for _ in range(3):
+            rows = m.op(ops.gated, product(m, total, 40), product(m, total, 40), activation="silu")
+            total = m.op(ops.add, total, product(m, rows, WIDTH))
+        return m.op(ops.add, total, product(m, rows, WIDTH))
+
+    before, backend = program(make), CpuBackend()
+    expected, found = (step(backend.lower(made), IDS)["logits"] for made in (before, fused(before, FuseRounding())))
+    assert np.array_equal(found, expected)
