@@ -72,7 +72,8 @@ def commands(page, monkeypatch):
 
 def test_commands_of_the_readme_work(checkout, monkeypatch):
     printed = commands("README.md", monkeypatch)
-    assert {re.search(r"llmc (\w+)", line)[1] for line in printed} == {command.name for command in app.registered_commands}
+    known = {command.name for command in app.registered_commands} - {"encode"}  # for which a model would have to be fetched
+    assert {re.search(r"llmc (\w+)", line)[1] for line in printed} == known
     assert all(printed.values())
 
 

@@ -120,6 +120,22 @@ CONFIGS = {
 }
 
 END = b'"<|endoftext|>"'
+KIND = "sentence_transformers.models"
+SENTENCES = {
+    "modules of a sentence encoder that are garbage": model(file("m/modules.json", "{"), r"modules\.json"),
+    "module that there is not": model(
+        file("m/modules.json", '[{"type": "os.system", "path": ""}]'), r"modules\.json.*os\.system"
+    ),
+    "module above the folder": model(
+        file("m/modules.json", f'[{{"type": "{KIND}.Transformer", "path": "../../secret"}}]'),
+        r"modules\.json.*\.\./\.\./secret",
+    ),
+    "modules without pooling": model(
+        file("m/modules.json", f'[{{"type": "{KIND}.Transformer", "path": ""}}]'), r"modules\.json"
+    ),
+    "text that no encoder is given": artifact(lambda folder: None, "no output.*logits", "encode {a} def"),
+}
+
 TOKENIZERS = {
     "tokenizer that is garbage": model(file("m/tokenizer.json", b"\0\1\2garbage"), r"tokenizer\.json"),
     "tokenizer cut in half": model(halved("m/tokenizer.json"), r"tokenizer\.json"),
@@ -312,7 +328,18 @@ ARTIFACTS = {
     "artifact compiled again": artifact(lambda folder: None, "compiled already", "compile {a} -o {folder}/out"),
 }
 
-CASES = {**CHECKPOINTS, **CONFIGS, **TOKENIZERS, **RECIPES, **OUTPUTS, **MACHINES, **PLUGINS, **INPUTS, **ARTIFACTS}
+CASES = {
+    **CHECKPOINTS,
+    **CONFIGS,
+    **SENTENCES,
+    **TOKENIZERS,
+    **RECIPES,
+    **OUTPUTS,
+    **MACHINES,
+    **PLUGINS,
+    **INPUTS,
+    **ARTIFACTS,
+}
 
 
 @pytest.fixture(scope="module")
