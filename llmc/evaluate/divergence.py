@@ -50,7 +50,7 @@ def divergence(
 
     Raises InputError as `perplexity` does, or if the two do not give logits of the same shape.
     """
-    reference = Wrapper(copy.deepcopy(original).eval().to(getattr(torch, dtype)), dict)
+    reference = Wrapper(copy.deepcopy(original).eval().to(getattr(torch, dtype)), lambda ids: {})
     windows = split_windows(ids, window, model.info.max_context)
     tallies = Tally(model.tokenizer), Tally(model.tokenizer)
     sums = _Sums()
@@ -76,7 +76,7 @@ def _logits(reference: nn.Module, tokens: Sequence[int]) -> NDArray[np.floating]
     """`[len, V]` of the original for one window."""
     try:
         with torch.no_grad():
-            return reference(torch.tensor([tokens]))[0].numpy()
+            return reference(torch.tensor([tokens]), {})["logits"][0].numpy()
     except IndexError as error:  # torch's for an id that its embedding does not have
         raise InputError(f"the original cannot read these ids; does it have another vocabulary? ({error})") from error
 
