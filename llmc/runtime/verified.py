@@ -21,7 +21,7 @@ SETTLED = 2 * 10**9
 
 
 class Verified:
-    """Remembers, for the files of a folder, the hash that each had with its inode, size and time of change.
+    """Remembers, for the files of a folder, the hash that each had with its inode, size and times of writing and of change.
 
     Lives in the user's cache folder; where that cannot be read or written, every file is hashed every time.
     """
@@ -41,6 +41,7 @@ class Verified:
         """The hash of the folder's file of a name: remembered, or computed now."""
         status = path.stat()
         stamp = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+        stamp += [status.st_ctime_ns]  # which nobody sets back
         known = self._known.get(name)
         if status.st_size >= SMALL and isinstance(known, list) and known[:-1] == stamp:
             return str(known[-1])

@@ -48,11 +48,15 @@ def test_large_file_is_hashed_once(large, hashed):
     assert hashed == ["large.bin"]
 
 
-@pytest.mark.parametrize("change", ["content", "time", "file"])
+@pytest.mark.parametrize("change", ["content", "restored", "time", "file"])
 def test_changed_file_is_hashed_again(large, hashed, change):
     before = ask(large)
     if change == "content":
         write(large, b"y" * SMALL, age=SETTLED + 2 * 10**9)
+    elif change == "restored":
+        write_time = large.stat().st_mtime_ns
+        large.write_bytes(b"y" * SMALL)
+        os.utime(large, ns=(write_time, write_time))
     elif change == "time":
         os.utime(large, ns=(0, 0))
     else:
