@@ -58,8 +58,11 @@ int main(int argc, char** argv) {
         if (!strcmp(outputs[o].name, "logits")) logits = results[o], vocabulary = outputs[o].width;
     }
     if (!logits) fail("model.so", "gives no logits");
-    for (int i = 0; i < reads; i++)
-        if (!strcmp(inputs[i].name, "input_ids")) limit = inputs[i].limit >= 0 ? inputs[i].limit : limit;
+    for (int i = 0; i < reads; i++) {
+        const int64_t below = inputs[i].limit >= 0 ? inputs[i].limit : INT64_MAX;
+        if (!strcmp(inputs[i].name, "input_ids")) limit = below;
+        else if (total - 1 > below) fail("COUNT", "goes beyond the positions of the model");   // the last one is not read
+    }
     for (int64_t i = 0; i < given; i++)
         if (ids[i] < 0 || ids[i] >= limit) fail("ID", "is not of the vocabulary");
 

@@ -232,7 +232,8 @@ def test_c_program_of_the_artifact_generates_what_python_does(saved, compiler):
     subprocess.run(words, cwd=home, check=True)
     done = subprocess.run(["./main", "20", *map(str, IDS)], cwd=home, capture_output=True, text=True, check=True)
     assert [int(line) for line in done.stdout.split()] == expected
-    for arguments, message in ((["5"], "usage"), (["5", str(VOCAB)], "vocabulary"), (["-5", "1"], "COUNT")):
+    beyond = ["52", *map(str, IDS)], "positions of the model"
+    for arguments, message in ((["5"], "usage"), (["5", str(VOCAB)], "vocabulary"), (["-5", "1"], "COUNT"), beyond):
         done = subprocess.run(["./main", *arguments], cwd=home, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and message in done.stderr
     (home / "weights.bin").write_bytes(b"short")
