@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,8 @@ def quantize_rows(x: Tensor) -> Tensor:
     """Each row (last dimension) rounded to 255 levels, as float: the activations that an int8 product sees."""
     largest = x.abs().amax(-1, keepdim=True)
     scale = largest / 127
-    inverse = torch.where(largest > 0, 127 / largest, torch.zeros_like(largest))
+    inverse = 127 / largest
+    inverse = torch.where(inverse < math.inf, inverse, torch.zeros_like(largest))  # of rows that are zero, or nearly
     return torch.round(x * inverse).clamp(-127, 127) * scale
 
 

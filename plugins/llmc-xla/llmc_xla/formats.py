@@ -123,5 +123,6 @@ def _contract(a: Array, b: Array, dtype: Any) -> Array:
 def quantize_rows(x: Array) -> tuple[Array, Array]:
     """Whole numbers from -127 to 127, as float32, and the scale of each row (last dimension, kept)."""
     largest = jnp.max(jnp.abs(x), -1, keepdims=True)
-    inverse = jnp.where(largest > 0, 127 / largest, jnp.float32(0))
+    inverse = 127 / largest
+    inverse = jnp.where(inverse < jnp.inf, inverse, jnp.float32(0))  # of rows that are zero, or nearly
     return jnp.clip(jnp.round(x * inverse), -127, 127), largest / 127

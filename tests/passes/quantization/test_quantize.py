@@ -61,6 +61,14 @@ def test_quantize_refuses_options_it_does_not_know(options):
         Quantize(**options)
 
 
+def test_rows_that_are_nearly_zero_are_rounded_to_zeros():
+    """127 over their largest magnitude is beyond float32."""
+    rows = torch.tensor([[1e-38, 0.0, -2e-39], [4e-37, 0.0, -1e-37], [0.0, 0.0, 0.0]])
+    expected = [[0, 0, 0], [127, 0, -32], [0, 0, 0]]
+    assert round_rows(rows)["values"].tolist() == expected
+    assert (ops.round_rows(rows, to="int8") != 0).tolist() == [[bool(n) for n in row] for row in expected]
+
+
 @settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 70), st.integers(0, 2**31), st.floats(1e-6, 1e6))
 def test_round_rows_is_off_by_at_most_half_a_step(rows, columns, seed, scale):
