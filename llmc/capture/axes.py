@@ -113,6 +113,8 @@ class Builder:
             return expr.value
         if floats and not contains_kind(expr, "q"):
             return self.weight_node(self._numbers(expr, layout))
+        if expr.kind not in OPS:
+            raise Refusal(f"positions are rounded to {expr.kind}, and are no bias of scores")
         return self.node(OPS[expr.kind], *(self._position(arg, layout, floats) for arg in expr.args))
 
     def _numbers(self, expr: ScoreExpr, layout: Layout) -> Const:

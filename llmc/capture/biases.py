@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmc.capture.axes import Builder, fold
-from llmc.capture.scores import contains_kind
+from llmc.capture.scores import contains_kind, swapped
 from llmc.capture.values import Const, Dim, Refusal, Scores, fixed
 from llmc.ir.score import FUNCTIONS, ScoreExpr, linear_form
 
@@ -34,6 +34,17 @@ def looked_up_by_pairs(b: Builder, table: Const, index: Scores) -> Scores:
     b.biases.append((table, index.expr))
     heads: tuple[Dim, ...] = tuple(fixed(size) for size in table.shape[1:])
     return Scores((*index.layout, *heads), ScoreExpr(BIAS, value=len(b.biases) - 1), "float32")
+
+
+def turned(b: Builder, expr: ScoreExpr) -> ScoreExpr:
+    """The expression with query and key in each other's place, learned biases too."""
+    if expr.kind == BIAS:
+        table, index = b.biases[int(expr.value)]  # type: ignore[arg-type]
+        b.biases.append((table, swapped(index)))
+        return ScoreExpr(BIAS, value=len(b.biases) - 1)
+    if not contains_kind(expr, BIAS):
+        return swapped(expr)
+    return ScoreExpr(expr.kind, tuple(turned(b, arg) for arg in expr.args), expr.value)
 
 
 def without_bias(b: Builder, score: ScoreExpr, heads: int) -> tuple[ScoreExpr, Const | None]:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from llmc.errors import CaptureError
+from llmc.runtime.contract import POSITION
 
 KINDS = ("causal", "encoder")
 """causal: a language model whose positions read no later ones. encoder: any model, whose sequences may be read as a whole."""
 
-TOKEN_TYPES, MASK = "token_type_ids", "attention_mask"
+IDS, TOKEN_TYPES, MASK = "input_ids", "token_type_ids", "attention_mask"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def _given(example_inputs: Any, padding: int | None) -> Call:
     if not isinstance(example_inputs, Mapping) or not example_inputs:
         raise CaptureError("example_inputs of an encoder are (ids,), or its arguments by name, the ids first")
     first, *rest = example_inputs.items()
+    taken = next((name for name, _ in rest if name in (IDS, POSITION)), None)
+    if taken is not None:
+        raise CaptureError(f"example input '{taken}' has a name that is a program's own; rename the argument")
     for name, value in (first, *rest):
         if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.ndim != 2 or value.shape[1] < 2:
             raise CaptureError(f"example input '{name}' must be int64 [1, S] with S of at least 2")

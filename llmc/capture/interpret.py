@@ -6,6 +6,7 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from llmc.capture.axes import Builder, fold
+from llmc.capture.precision import HALF
 from llmc.capture.rules import IGNORED, MIXERS, load_rules
 from llmc.capture.rules.pointwise import dtype_name
+from llmc.capture.scores import is_condition
 from llmc.capture.values import ONE, TOKEN, Const, Length, Refusal, Scores, Stream, Value, const, index_of, normal
 from llmc.errors import CaptureError, VerificationError
 from llmc.ir.program import type_of
-from llmc.ir.score import apply
+from llmc.ir.score import ScoreExpr, apply
 from llmc.ir.types import TOKENS, Origin, TensorType
 from llmc.ir.weights import Stored
 
@@ -160,16 +163,16 @@ class Interpreter:
         name = node.target._schema.name
         if name not in self.rules:
             raise Refusal(self.unknown(node, values))
-        narrow = getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16
-        if narrow:
-            args = pytree.tree_map_only(Scores, rounded, args)
+        dtype = getattr(node.meta.get("val"), "dtype", None)
+        if dtype in HALF:
+            args = pytree.tree_map_only(Scores, partial(rounded, dtype=dtype), args)
         if name not in TAKE_LENGTHS and any(isinstance(value, Length) for value in flat):
             raise Refusal("it mixes positions: the length of the sequence, known only at its end, enters the computation")
         rule = self.rules[name]
         if "name" in inspect.signature(rule).parameters:
             kwargs["name"] = name.split("::")[1]
         result = rule(self.builder, *args, **kwargs)
-        return rounded(result) if narrow and isinstance(result, Scores) else result
+        return rounded(result, dtype) if dtype in HALF and isinstance(result, Scores) else result
 
     def folded(self, node: Node, args: Any, kwargs: Any) -> Any:
         """A call on constants alone: made now if they are no parameters, else when the result is needed."""
@@ -226,11 +229,25 @@ def _ignored(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in IGNORED
 
 
-def rounded(x: Scores) -> Scores:
-    """Numbers of positions in bfloat16, where the module asks for it: too few digits to be taken for float32."""
-    if x.source is not None or x.expr.kind in ("const", "bfloat16"):
+def rounded(x: Scores, dtype: torch.dtype) -> Scores:
+    """Numbers of positions in half precision, where the module asks for it: too few digits to be taken for float32.
+
+    Raises Refusal for those in float16.
+    """
+
+    def each(expr: ScoreExpr) -> ScoreExpr:
+        if expr.kind in ("const", "bfloat16") or is_condition(expr):
+            return expr
+        if expr.kind == "where":
+            return apply("where", expr.args[0], *map(each, expr.args[1:]))
+        if dtype == torch.float16:
+            raise Refusal("positions are made float16, in which those beyond 2048 are rounded; keep them in float32")
+        return apply("bfloat16", expr)
+
+    if x.source is not None or x.dtype == "bool":
         return x
-    return Scores(x.layout, apply("bfloat16", x.expr), "float32")
+    expr = each(x.expr)
+    return x if expr == x.expr else Scores(x.layout, expr, "float32")
 
 
 def check_result(value: Any, expected: Any) -> None:

@@ -75,7 +75,7 @@ class CompiledModel:
             return found if rows == "all" else [values[-1:] for values in found]
         if others:
             raise InputError(f"this model reads token ids only, not {next(iter(others))}")
-        runs = check_prompts(sequences, self.info.vocab_size, self.info.max_context)
+        runs = check_prompts(sequences, self.info.vocab_size, self.info.max_context, self.info.padding)
         return forward(self._contexts.lease, self._first_output, runs, rows)
 
     def outputs(
@@ -182,6 +182,8 @@ class CompiledModel:
             raise InputError("this model reads whole sequences and continues none; use encode() or outputs()")
         if "logits" not in self.executable.outputs:
             raise InputError(f"generation needs logits; this model gives {', '.join(self.executable.outputs)}")
+        if self.info.padding is not None:
+            raise InputError(f"this model was captured for texts without the id {self.info.padding}, which might come next")
 
     def _ids(self, prompt: Prompt) -> Sequence[int]:
         if not isinstance(prompt, str):

@@ -130,6 +130,53 @@ def test_encoder_that_mixes_positions_other_than_by_attention_and_pooling_is_ref
         capture(Changed(MIXING[name]), (torch.tensor([[3, 1, 4, 1, 5]]),), kind="encoder")
 
 
+class Turned(nn.Module):
+    """Attention whose learned bias is picked by later positions, and turned."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.bias = nn.Embedding(11, 8), nn.Embedding(13, 2)
+
+    def forward(self, ids):
+        x, place = self.embed(ids), torch.arange(ids.shape[1])
+        heads = x.view(1, -1, 2, 4).transpose(1, 2)
+        far = (place[None, :] - place[:, None] - 9).clamp(0, 12)
+        scores = heads @ heads.transpose(-2, -1) + self.bias(far).permute(2, 1, 0)
+        return (scores.softmax(-1) @ heads).transpose(1, 2).reshape(x.shape)
+
+
+def test_learned_bias_may_be_turned():
+    module = Turned()
+    run = capture(module, (torch.tensor([[3, 1, 4, 1, 5]]),), kind="encoder").program.as_module()
+    ids = torch.randint(0, 11, (40,), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert relative_error(run(ids)["output"].numpy(), module(ids[None])[0].numpy()) <= 1e-5
+
+
+class Counted(nn.Module):
+    """A causal model that counts positions by what is no padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.place = nn.Embedding(11, 8), nn.Embedding(64, 8)
+        self.config = type("Config", (), {"pad_token_id": 3})()
+
+    def forward(self, ids):
+        x = self.embed(ids) + self.place((ids != 3).long().cumsum(1) - 1)
+        scores = x @ x.transpose(1, 2) + torch.full((ids.shape[1], ids.shape[1]), -torch.inf).triu(1)
+        return {"logits": scores.softmax(-1) @ x}
+
+
+def test_ids_that_pad_are_refused_by_a_causal_program_too():
+    model = llmc.compile(Counted(), example_inputs=(torch.tensor([[1, 2, 4]]),), kind="encoder", backend="eager")
+    assert not model.executable.whole_sequences
+    with pytest.raises(InputError, match="the id 3, which pads"):
+        model([[1, 3, 4]])
+    with pytest.raises(InputError, match="without the id 3"):
+        model.generate([1, 2], max_new_tokens=1)
+
+
 def test_example_inputs_of_an_encoder_are_checked():
     module, ids = Written(), torch.tensor([[1, 2, 3]])
     for example, message in [
@@ -137,6 +184,7 @@ def test_example_inputs_of_an_encoder_are_checked():
         ({"input_ids": ids, "kinds": ids[:, :2]}, "a number for each of the ids"),
         ({"input_ids": ids.float()}, "must be int64"),
         ({"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 0]])}, "all ones"),
+        ({"input_ids": ids, "position": ids}, "'position' has a name"),
     ]:
         with pytest.raises(CaptureError, match=message):
             capture(module, example, kind="encoder")

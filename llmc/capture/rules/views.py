@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llmc.capture.axes import Builder, fold
+from llmc.capture.biases import turned
 from llmc.capture.rules import rule
-from llmc.capture.scores import move_to_keys, swapped
+from llmc.capture.scores import move_to_keys
 from llmc.capture.values import (
     ONE,
     TOKEN,
@@ -43,7 +44,7 @@ def arranged(b: Builder, x: Value, order: list[int]) -> Value:
         key, query = index_of(layout, "key"), index_of(layout, "token")
         if isinstance(x, Scores) and x.source is None and key is not None and query is not None and key < query:
             names = {"token": Dim("key"), "key": TOKEN}  # of a mask that is turned, what was the query is now the key
-            return Scores(tuple(names.get(dim.label, dim) for dim in layout), swapped(x.expr), x.dtype)
+            return Scores(tuple(names.get(dim.label, dim) for dim in layout), turned(b, x.expr), x.dtype)
         return x.with_layout(layout)
     places = [i for i, dim in enumerate(x.layout) if dim.label == "fixed"]
     inner = tuple(places.index(i) + 1 for i in order if i in places)

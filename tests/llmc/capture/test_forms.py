@@ -47,6 +47,8 @@ MASKS = {
     "capped, then masked": lambda s, w, q, k: (5 * torch.tanh(w / 5)).masked_fill(k > q, -1e9) + 0.0,
     "window of a buffer": lambda s, w, q, k: w.masked_fill(~s.band[: q.shape[0], : q.shape[0]], -math.inf),
     "sinks and window": lambda s, w, q, k: w.masked_fill((k > q) | ((q - k >= 4) & (k >= 2)), -math.inf),
+    "mask in bfloat16": lambda s, w, q, k: w + (1 - torch.ones_like(w).bfloat16().tril()) * -1e9,
+    "mask in float16": lambda s, w, q, k: w + torch.zeros(w.shape[-2:]).half().masked_fill(k > q, -60000.0),
     "mask times a number": lambda s, w, q, k: w + (k > q) * -1e9,
     "turned mask": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).triu(1).T.T.bool(), -math.inf),
     "turned once": lambda s, w, q, k: w.masked_fill(torch.ones(q.shape[0], q.shape[0]).tril(-1).T.bool(), -math.inf),

@@ -69,6 +69,8 @@ HIDDEN = {
     "wrapping": (lambda s, x, t: x + (x * 100).to(torch.uint8), "uint8"),
     "variance": (lambda s, x, t: x / x.var(), "mixes positions"),
     "one element": (lambda s, x, t: x + x[..., :1].var(-1, keepdim=True), "not a number"),
+    "positions in float16": (lambda s, x, t: x + torch.arange(t).half().float().sin()[None, :, None], "float16"),
+    "positions in bfloat16": (lambda s, x, t: x + torch.arange(t).bfloat16().float().sin()[None, :, None], "bfloat16"),
     "reversed": (lambda s, x, t: x + x.flip(1), "mixes positions"),
 }
 SCORES = {
