@@ -111,11 +111,17 @@ def texts(code: Code, facts: Facts) -> dict[str, str]:
 
 
 def read_code(folder: Path, target: Target) -> Code:
-    """The sources as they are now, files that a user has added among them. Raises ArtifactError if model.cpp is missing."""
+    """The sources as they are now, files that a user has added among them.
+
+    Raises ArtifactError if model.cpp is missing, or a source is a link, which a model that is loaded may not have.
+    """
     names = sorted(path.name for path in folder.iterdir() if path.suffix in (".cpp", ".h") and path.is_file())
     odd = next((name for name in names if not NAME.fullmatch(name)), None)
     if odd is not None:
         raise ArtifactError(f"{folder / odd}: names of sources are letters, digits, '_', '-' and '.', a letter first")
+    link = next((name for name in names if (folder / name).is_symlink()), None)
+    if link is not None:
+        raise ArtifactError(f"{folder / link}: a link stands where a source should be; put a copy in its place")
     found = read_sources(folder, (SOURCE, *(name for name in names if name != SOURCE)))
     kernels = {name: text for name, text in found.items() if name.endswith(".cpp") and name != SOURCE}
     return Code(found[SOURCE], kernels, {name: text for name, text in found.items() if name.endswith(".h")}, target)
