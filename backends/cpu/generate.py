@@ -149,6 +149,11 @@ class Generator:
             return whole(source.now) if isinstance(source, Carried) else self._locations[source]
         return self._locations[node.args[slot]]  # type: ignore[index]
 
+    def counterparts(self, node: Node) -> list[Node]:
+        """All that the code of a node is for: itself; in the loop, its likes in all layers, of which the last may have readers
+        after the loop that the others do not have."""
+        return self.loop.counterparts(node) if self.loop and node in self.loop else [node]
+
     def weights(self, node: Node, slot: int) -> list[str]:
         """The name of the weight that a node reads; in the loop, of each layer's."""
         if self.loop and node in self.loop:

@@ -36,9 +36,13 @@ class LayerLoop:
     def __contains__(self, node: Node) -> bool:
         return node in self._index
 
+    def counterparts(self, node: Node) -> list[Node]:
+        """The node in each layer."""
+        return [layer[self._index[node]] for layer in self.layers]
+
     def readings(self, node: Node, slot: int) -> list[Any]:
         """The operand in each layer."""
-        return [layer[self._index[node]].args[slot] for layer in self.layers]
+        return [each.args[slot] for each in self.counterparts(node)]
 
     def weights(self, node: Node, slot: int) -> list[str]:
         """The weight that each layer reads."""

@@ -48,13 +48,17 @@ def _add_norm(g: Generator, node: Node) -> None:
 def half(g: Generator, node: Node, index: int) -> Location:
     """Where one half of a result goes: to the place that the next layer or the caller expects it at, if there is one."""
     width, whole = type_of(node).width // 2, g.new(node)  # of which nothing is used if both halves have places
-    for part in node.users:
-        where = (part.kwargs.get("dim"), part.kwargs.get("start"), part.kwargs.get("stop"))
-        if part.target.name == "slice" and where == (1, index, index + 1):  # type: ignore[union-attr]
-            for value in part.users:
-                if value.target.name == "reshape" and g.placed(value):  # type: ignore[union-attr]
-                    return g.computed(part, value)
+    for part in node.users if all(map(halved, g.counterparts(node))) else ():
+        for value in part.users if part.kwargs["start"] == index else ():
+            if value.target.name == "reshape" and g.placed(value):  # type: ignore[union-attr]
+                return g.computed(part, value)
     return Location(whole.buffer, whole.offset + index * width, width)
+
+
+def halved(node: Node) -> bool:
+    """Whether nothing but its halves is read of a result, each by one slice."""
+    read = [(user.target.name, *map(user.kwargs.get, ("dim", "start", "stop"))) for user in node.users]  # type: ignore[union-attr]
+    return len(set(read)) == len(read) and {*read} <= {("slice", 1, 0, 1), ("slice", 1, 1, 2)}
 
 
 @emits("rope")

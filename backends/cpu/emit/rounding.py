@@ -68,8 +68,8 @@ def common_group(g: Generator, node: Node) -> int | None:
         return None
     layers = g.program.blocks.layers if g.program.blocks else ()
     layer = {inner: number for number, nodes in enumerate(layers) for inner in nodes}
-    same = [nodes[layers[0].index(node)] for nodes in layers] if node in layer else [node]  # of the last, what follows may read
-    if any(user.target.name != "linear" or layer.get(user) != layer.get(n) for n in same for user in n.users):  # type: ignore[union-attr]
+    users = [(user, layer.get(each)) for each in g.counterparts(node) for user in each.users]
+    if any(user.target.name != "linear" or layer.get(user) != own for user, own in users):  # type: ignore[union-attr]
         return None
     groups = {group_read(g, user) for user in node.users}
     return groups.pop() if len(groups) == 1 else None

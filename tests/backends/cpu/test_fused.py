@@ -10,7 +10,8 @@ from llmc.ir.decompose import decompose
 from llmc.passes.fusion.residual_norm import FuseResidualNorm
 from llmc.passes.fusion.rounding import FuseRounding
 from llmc.pipeline.base import PassContext
-from tests.backends.cpu.programs import step
+from tests.backends.cpu.programs import program as built
+from tests.backends.cpu.programs import step, table
 from tests.passes.programs import WIDTH, program
 
 IDS = range(3, 40)
@@ -90,3 +91,18 @@ def test_rows_stay_floats_where_what_follows_the_layers_reads_the_last_ones():
     before, backend = program(make), CpuBackend()
     expected, found = (step(backend.lower(made), IDS)["logits"] for made in (before, fused(before, FuseRounding())))
     assert np.array_equal(found, expected)
+
+
+def test_halves_of_a_sum_and_its_norm_may_be_read_in_several_ways():
+    """Some by the caller, from memory of its own."""
+
+    def make(editor, ids):
+        x, y = (table(editor, ids, name, size=24) for name in "xy")
+        whole = editor.op(ops.add_rms_norm, x, y, eps=1e-5)
+        halves = [editor.op(ops.slice_, whole, dim=1, start=i, stop=i + 1) for i in (0, 1, 0)]
+        total, norm, again = (editor.op(ops.reshape, half, shape=(24,)) for half in halves)
+        return total, norm, editor.op(ops.silu, again), editor.op(ops.sin, whole)
+
+    made = built(make, names=("total", "norm", "again", "whole"))
+    expected, found = (step(CpuBackend().lower(lowered), IDS) for lowered in (decompose(made), made))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
