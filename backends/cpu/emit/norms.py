@@ -9,6 +9,7 @@ from torch.fx import Node
 from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.plan import Location
 from llmc.backends.cpu.score import number
+from llmc.ir import ops
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
@@ -50,15 +51,15 @@ def half(g: Generator, node: Node, index: int) -> Location:
     width, whole = type_of(node).width // 2, g.new(node)  # of which nothing is used if both halves have places
     for part in node.users if all(map(halved, g.counterparts(node))) else ():
         for value in part.users if part.kwargs["start"] == index else ():
-            if value.target.name == "reshape" and g.placed(value):  # type: ignore[union-attr]
+            if value.target is ops.reshape and g.placed(value):
                 return g.computed(part, value)
     return Location(whole.buffer, whole.offset + index * width, width)
 
 
 def halved(node: Node) -> bool:
     """Whether nothing but its halves is read of a result, each by one slice."""
-    read = [(user.target.name, *map(user.kwargs.get, ("dim", "start", "stop"))) for user in node.users]  # type: ignore[union-attr]
-    return len(set(read)) == len(read) and {*read} <= {("slice", 1, 0, 1), ("slice", 1, 1, 2)}
+    read = [(user.target, *map(user.kwargs.get, ("dim", "start", "stop"))) for user in node.users]
+    return len(set(read)) == len(read) and {*read} <= {(ops.slice_, 1, 0, 1), (ops.slice_, 1, 1, 2)}
 
 
 @emits("rope")

@@ -11,6 +11,7 @@ from llmc.backends.cpu.emit.pointwise import activated, elementwise, operands
 from llmc.backends.cpu.emit.products import Rows, group_read, room_for_quantized, rounded, times
 from llmc.backends.cpu.emit.table import emits
 from llmc.backends.cpu.loops import element, row_loop
+from llmc.ir import ops
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def common_group(g: Generator, node: Node) -> int | None:
     layers = g.program.blocks.layers if g.program.blocks else ()
     layer = {inner: number for number, nodes in enumerate(layers) for inner in nodes}
     users = [(user, layer.get(each)) for each in g.counterparts(node) for user in each.users]
-    if any(user.target.name != "linear" or layer.get(user) != own for user, own in users):  # type: ignore[union-attr]
+    if any(user.target is not ops.linear or layer.get(user) != own for user, own in users):
         return None
     groups = {group_read(g, user) for user in node.users}
     return groups.pop() if len(groups) == 1 else None
