@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ def capture(
 
             decided = rotary.enter_context(resolved(library, length))
             opaque = stack.enter_context(adapter.adapted(library))
-            if not whole:
-                keywords = adapter.keywords
+            if not whole or "past_key_values" in inspect.signature(prepared.forward).parameters:
+                keywords = lambda given: {**call.constants(given), **adapter.keywords(given)}  # noqa: E731
         parameters = dict(Wrapper(prepared, keywords, read).named_parameters(remove_duplicate=False))
         with hollow(prepared):
             exported = export(Wrapper(prepared, keywords, read), ids, others, opaque)

@@ -54,9 +54,10 @@ def call_of(module: nn.Module, example_inputs: Any, length: int) -> Call:
         raise CaptureError(f"{name} needs example_inputs, its arguments by name: {{'input_ids': int64 [1, S]}}")
     usable = [token for token in range(7) if token != padding][:5]
     ids = torch.tensor(usable)[torch.arange(length) % len(usable)][None]
-    if TOKEN_TYPES not in inspect.signature(module.forward).parameters:
-        return Call(ids, padding=padding)
-    if (getattr(config, "type_vocab_size", None) or 1) > 1:
+    types = getattr(config, "type_vocab_size", None)
+    if TOKEN_TYPES not in inspect.signature(module.forward).parameters or not types:
+        return Call(ids, padding=padding)  # a model without a table of types may take them for ids of its vocabulary
+    if types > 1:
         return Call(ids, {TOKEN_TYPES: torch.arange(length)[None] % 2}, padding=padding)
     return Call(ids, constants=lambda given: {TOKEN_TYPES: torch.zeros_like(given)}, padding=padding)
 

@@ -130,6 +130,25 @@ def test_encoder_that_mixes_positions_other_than_by_attention_and_pooling_is_ref
         capture(Changed(MIXING[name]), (torch.tensor([[3, 1, 4, 1, 5]]),), kind="encoder")
 
 
+BARE = {"vocab_size": 101, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize("name", ["LlamaModel", "LlamaForTokenClassification", "GPT2Model"])
+def test_causal_models_that_give_no_logits_have_their_outputs_for_each_token(name):
+    import transformers
+
+    torch.manual_seed(0)
+    made = getattr(transformers, name)
+    sizes = {"vocab_size": 101, "n_embd": 24, "n_layer": 2, "n_head": 2} if name == "GPT2Model" else BARE
+    module = made(made.config_class(**sizes)).eval()
+    model = llmc.compile(module, backend="eager")
+    assert not model.executable.whole_sequences
+    prompts = prompts_of(101, None)
+    with torch.no_grad():
+        expected = [module(torch.tensor([ids]))[0][0].numpy() for ids in prompts]
+    assert all(relative_error(x, y) <= 1e-5 for x, y in zip(model(prompts), expected, strict=True))
+
+
 class Turned(nn.Module):
     """Attention whose learned bias is picked by later positions, and turned."""
 
