@@ -249,21 +249,25 @@ class EncoderModel(Adapted):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         return_dict: bool | None = None,
-        **ignored: Any,
+        **others: Any,
     ) -> Any:
         """Every output of the program by name for a padded batch.
 
-        input_ids, attention_mask, token_type_ids: `[B, S]`; zeros of the mask at either end of a row are padding. Outputs:
-        `[B, S, ...]` of tokens, zeros for padding, or `[B, ...]` of sequences.
+        input_ids, attention_mask, token_type_ids and the program's other inputs: `[B, S]`; zeros of the mask at either end of
+        a row are padding, and the first token is at position 0. Outputs: `[B, S, ...]` of tokens, zeros for padding, or
+        `[B, ...]` of sequences. Raises InputError for a tensor that the program does not read.
         """
-        refuse(ignored)
+        refuse(others)
         runs, starts = unpadded(input_ids, attention_mask)
         checked = check_prompts(runs, self._info.vocab_size, self._info.max_context, self._info.padding)
-        others = {}
+        given = {name: value for name, value in others.items() if isinstance(value, Tensor)}
         if token_type_ids is not None and TOKEN_TYPES in self._executable.inputs:
-            rows = zip(token_type_ids.tolist(), starts, runs, strict=True)
-            others[TOKEN_TYPES] = [row[start : start + len(run)] for row, start, run in rows]
-        found = run_whole(self._lease, self._executable, complete(self._executable, checked, others))
+            given[TOKEN_TYPES] = token_type_ids
+        cut = {
+            name: [row[start : start + len(run)] for row, start, run in zip(value.tolist(), starts, runs, strict=True)]
+            for name, value in given.items()
+        }
+        found = run_whole(self._lease, self._executable, complete(self._executable, checked, cut))
         made = self._made(**{name: self._padded(name, values, starts, input_ids.shape[1]) for name, values in found.items()})
         return made if return_dict is not False else made.to_tuple()
 

@@ -86,8 +86,6 @@ def test_what_an_encoder_cannot_do_is_refused_in_words():
     model = llmc.compile(made("bert-tokens"))
     with pytest.raises(InputError, match="reads whole sequences and continues none"):
         model.generate([1, 2, 3])
-    with pytest.raises(InputError, match="reads whole sequences and continues none"):
-        model.for_transformers()
     with pytest.raises(InputError, match="no output with an entry for each sequence; it gives logits, for each token"):
         model.encode([[1, 2]])
     with pytest.raises(InputError, match="has 65 tokens; the model's context has 64"):

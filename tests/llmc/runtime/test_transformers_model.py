@@ -181,6 +181,8 @@ def test_encoder_gives_the_originals_outputs_for_a_padded_batch(encoders, tokeni
     assert found.pooler_output.shape == expected.pooler_output.shape
     assert torch.allclose(found.pooler_output[0], expected.pooler_output[0], atol=1e-5)
     assert not model.can_generate()
+    with pytest.raises(InputError, match="reads no kinds"):
+        model(**inputs, kinds=inputs["token_type_ids"])
 
 
 def test_pipeline_extracts_features(encoders, tokenizer):
