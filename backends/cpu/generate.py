@@ -44,7 +44,7 @@ class Generator:
     """Walks the nodes, places their values and collects statements; `llmc.backends.cpu.source` prints them.
 
     inputs, outputs: the caller's memory in the order of the C interface; buffers: memory in the arena, `arena` bytes a row.
-    orders: of the choices of experts, by the node that chose. kernels: for each instantiation of a kernel that is compiled
+    orders: of the choices of experts, by what chose. kernels: for each instantiation of a kernel that is compiled
     apart, its header and what it needs before that.
     prologue, body, epilogue: statements before, in and after the loop over layers; carried: what goes from layer to layer.
     """
@@ -57,7 +57,7 @@ class Generator:
         """Rows in whole numbers that are there: by where they are as floats, their size, and the group of their sums."""
         self.functors: dict[tuple[str, str], tuple[str, str]] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
-        self.orders: dict[Node, tuple[Location, Location]] = {}
+        self.orders: dict[Node | Carried, tuple[Location, Location]] = {}
         self.loop: LayerLoop | None = None
         self.prologue: list[Statement] = []
         self.body: list[Statement] = []

@@ -15,6 +15,7 @@ from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
+    from llmc.backends.cpu.layers import Carried
     from llmc.backends.cpu.plan import Location
 
 ITEM = {"const float*": 4, "const uint8_t*": 1, "const uint16_t*": 2}
@@ -57,11 +58,12 @@ def _expert_linear(g: Generator, node: Node) -> None:
 
 def sorted_choices(g: Generator, node: Node, experts: int, choices: str) -> tuple[Location, Location]:
     """The choices in the order of their experts, and where each expert's begin; made once for all products of a choice."""
-    source: Node = node.args[1]  # type: ignore[assignment]
+    inside = g.loop is not None and node in g.loop
+    source: Node | Carried = g.loop.source(node, 1) if g.loop and inside else node.args[1]  # type: ignore[assignment]
     if source not in g.orders:
         chosen = g.packed(node, 1)
-        order = g.scratch(f"{source.name}_order", type_of(source).width, "int64")
-        first = g.scratch(f"{source.name}_first", experts + 1, "int64")
+        order = g.scratch(f"{node.args[1]}_order", type_of(node.args[1]).width, "int64")
+        first = g.scratch(f"{node.args[1]}_first", experts + 1, "int64")
         args = f"{chosen.pointer}, {order.pointer}, {first.pointer}, {choices}, team"
         g.add(node, f"sort_choices<{experts}>({args});", order, first, reads=[chosen], note="")
         g.orders[source] = order, first

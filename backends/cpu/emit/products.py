@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llmc.backends.cpu.generate import Generator
 
 FLOAT, INTEGER = "linear_float_impl.h", "linear_integer_impl.h"
+MOST_TERMS = 65536
+"""Products of bytes whose sum fits in 32 bits for sure (`linear_integer_impl.h`)."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def product(g: Generator, node: Node, slot: int, n: int, rows: Rows) -> Product:
     layout, form = g.packer.product_layout(names), g.program.weights[names[0]].format
     read, activations = kernels_of(layout, form), str(node.kwargs.get("activations", "float32"))
     group = group_of(form, rows.k) if layout != PANELS else padded(rows.k)
+    if activations == "int8" and group > MOST_TERMS:
+        g.refuse(node, f"sums of {group} products of bytes need more than 32 bits; quantize this weight to 4 bits, in groups")
     if read.rounded and activations == read.activations:
         whole = activations == "int8"
         kernel = g.kernel(INTEGER if whole else FLOAT, f"linear_{read.rounded}", n, rows.k, *read.arguments)

@@ -75,15 +75,6 @@ inline Lanes load(const float* p) {
     return each([=](int i) { return Part(reinterpret_cast<const LoosePart*>(p)[i]); });
 }
 
-inline Lanes load(const int8_t* p) {
-    typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
-    return each([=](int i) {
-        Bytes whole;
-        std::memcpy(&whole, p + i * WIDTH, sizeof whole);
-        return __builtin_convertvector(whole, Part);
-    });
-}
-
 inline void store(float* p, const Lanes& v) {
 #pragma GCC unroll 4
     for (int i = 0; i < LANES / WIDTH; i++) reinterpret_cast<LoosePart*>(p)[i] = v.part[i];

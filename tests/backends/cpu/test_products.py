@@ -12,6 +12,7 @@ from llmc.backends.cpu.targets import TARGETS
 from llmc.backends.eager.backend import EagerBackend
 from llmc.conformance.formats import stored
 from llmc.conformance.forms import relative_error
+from llmc.errors import UnsupportedError
 from llmc.ir import ops
 from llmc.ir.formats import Integer, pack_nibbles, unpack_nibbles
 from llmc.ir.weights import Encoded, Stored
@@ -78,6 +79,15 @@ def test_one_row_and_many_give_the_same_bits_for_any_number_of_threads(executabl
         few = step(executable, ids[:count], threads=threads)
         for name in NAMES:
             assert np.array_equal(few[name], many[name][:count]), (name, count, threads)
+
+
+def test_sums_that_may_leave_32_bits_are_refused():
+    def wide(e, ids):
+        x = e.op(ops.embedding, ids, weight(e, "table", 2, 66000))
+        return e.op(ops.linear, x, e.weight(stored("int8", 1, 66000), "w"), activations="int8")
+
+    with pytest.raises(UnsupportedError, match="need more than 32 bits; quantize this weight to 4 bits"):
+        CpuBackend().lower(program(wide))
 
 
 def test_wide_sums_of_whole_numbers_are_exact():
