@@ -16,12 +16,13 @@ $(STAMP): pyproject.toml constraints.txt plugins/llmc-lowrank/pyproject.toml plu
 demo: venv
 	$(BIN)/python examples/demo.py
 
+# Two processes share the cores, so that torch has one each.
 test: venv
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 # The slow ones too: 300 random modules, the whole of the held-out text, training.
 test-all: test
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
 
 lint: venv
 	$(BIN)/ruff check .
