@@ -21,6 +21,7 @@ ANGLES = torch.randn(5, 4)
 COS, SIN = ANGLES.cos(), ANGLES.sin()
 ROW, TABLE = torch.randn(12), torch.randn(19, 12)
 IDS = torch.randint(0, 19, (5, 3))
+CHOSEN, MATRICES = torch.randint(0, 4, (5, 3)), torch.randn(20, 12)
 
 
 def each(names, *operands):
@@ -51,6 +52,10 @@ CASES = {
     "linear-bias": ("linear", (X, TABLE, torch.randn(19)), {}),
     "linear-rounded": ("linear", (X, TABLE), {"activations": "int8"}),
     **{f"round_rows-{to}": ("round_rows", (X,), {"to": to}) for to in ("bfloat16", "int8")},
+    "top_k": ("top_k", (X,), {"k": 4}),
+    "top_k_indices": ("top_k_indices", (X,), {"k": 4}),
+    "expert_linear": ("expert_linear", (X, CHOSEN, MATRICES), {"experts": 4}),
+    "expert_linear-bias": ("expert_linear", (X[:, 0], CHOSEN, MATRICES, torch.randn(20)), {"experts": 4}),
     "matmul": ("matmul", (X, Y.transpose(1, 2)), {}),
     "matmul-broadcast": ("matmul", (X[:, None].repeat(1, 2, 1, 1), Y.transpose(1, 2)[:, None]), {}),
     "rms_norm": ("rms_norm", (X, ROW), {"eps": 1e-5}),
@@ -92,7 +97,8 @@ def test_op_has_the_values_and_dtype_of_the_reference(case):
     with semantics():
         given = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in given]
         if name in READ_AS_STORED:
-            given[1:] = [Matrix({"values": x}, x.shape) for x in given[1:]]
+            first = 2 if name == "expert_linear" else 1  # before the weights stand values
+            given[first:] = [Matrix({"values": x}, x.shape) for x in given[first:]]
         found = np.asarray(OPS[name](*given, **attributes))
     plain = reference(*operands, **attributes)
     torch.set_default_dtype(torch.float64)
