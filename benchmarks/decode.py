@@ -134,8 +134,9 @@ def main(
     print("\n".join(lines))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "decode.md").write_text("\n".join(lines) + "\n")
-        (out / "decode.json").write_text(json.dumps(samples, indent=1) + "\n")
+        name = f"decode_{shape}" if shape else "decode"
+        (out / f"{name}.md").write_text("\n".join(lines) + "\n")
+        (out / f"{name}.json").write_text(json.dumps(samples, indent=1) + "\n")
 
 
 if __name__ == "__main__":
