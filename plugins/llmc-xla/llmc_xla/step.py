@@ -43,17 +43,17 @@ def step_function(program: Program) -> Step:
 
         def attention(node: Node) -> Array:
             q, k, v, *optional = [*node.args, None, None][:5]
-            extra = [dense(values[operand]) for operand in optional]
+            sinks, bias = (dense(values[operand]) for operand in optional)
             if program.whole_sequences:
                 step_values = values[k][:, None], values[v][:, None]
-                return attend(values[q], step_values, *extra, chunks, **node.kwargs)  # type: ignore[arg-type]
+                return attend(values[q], step_values, sinks, bias, chunks, **node.kwargs)  # type: ignore[arg-type]
             pair = k, v
             index = pairs.index(tuple(pair))  # type: ignore[arg-type]
             if index not in written:
                 stored = zip(cache[index], pair, strict=True)
                 cache[index] = tuple(old.at[arrays["block"], arrays["slot"]].set(values[new]) for old, new in stored)  # type: ignore[assignment]
                 written.add(index)
-            return attend(values[q], cache[index], *extra, chunks, **node.kwargs)  # type: ignore[arg-type]
+            return attend(values[q], cache[index], sinks, bias, chunks, **node.kwargs)  # type: ignore[arg-type]
 
         for node in program.graph.nodes:
             if node.op == "placeholder":
