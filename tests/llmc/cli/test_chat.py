@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -28,28 +29,36 @@ def test_context_that_is_full_ends_a_pipe(run, artifact):
     assert code == 2 and "llmc: error: the conversation has" in err and len(out.splitlines()) == 1
 
 
-def read_until(terminal, text, seconds=60):
-    """What a terminal showed up to a text."""
-    shown, end = "", time.monotonic() + seconds
-    while text not in shown:
-        assert time.monotonic() < end, shown
-        shown += os.read(terminal, 4096).decode(errors="replace")
-    return shown
+class Terminal:
+    """The other end of a terminal: what it shows is read piece by piece, and waited for no longer than a minute."""
+
+    def __init__(self, end):
+        self.end, self.unread = end, ""
+
+    def until(self, text, seconds=60):
+        """What was shown up to a text and with it."""
+        last = time.monotonic() + seconds
+        while text not in self.unread:
+            ready, _, _ = select.select([self.end], [], [], max(last - time.monotonic(), 0))
+            assert ready, self.unread
+            self.unread += os.read(self.end, 4096).decode(errors="replace")
+        shown, found, self.unread = self.unread.partition(text)
+        return shown + found
 
 
 def test_interrupt_at_a_terminal_ends_the_reply_and_not_the_conversation(artifact):
     ours, theirs = pty.openpty()
+    terminal = Terminal(ours)
     # No line breaks in the replies that this asks for end it early: the model writes 400 tokens if it is let.
     command = [sys.executable, "-m", "llmc.cli.main", "chat", str(artifact), "--max-new-tokens", "400", "--threads", "1"]
     talk = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     try:
-        read_until(ours, "> ")
+        terminal.until("> ")
         os.write(ours, b"x = 1\n")
-        read_until(ours, "x = 1\r\n")
+        terminal.until("x = 1\r\n")
         time.sleep(0.05)
         talk.send_signal(signal.SIGINT)
-        shown = read_until(ours, "ended by ")
-        shown += read_until(ours, "> ")
+        shown = terminal.until("ended by ") + terminal.until("> ")
         os.write(ours, b"/quit\n")
         assert talk.wait(20) == 0 and "Traceback" not in shown
     finally:
