@@ -167,7 +167,7 @@ class Backend(ABC):
         The files are as they were written, or somebody meant to mislead: names, sizes and types in them are checked. Raises
         ArtifactError naming the file that is malformed or of another version.
         """
-        raise NotImplementedError
+        raise UnsupportedError(f"backend '{self.name}' opens no saved models; load one for another backend")
 
     built: tuple[str, ...] = ()
     """Those of `stored` that `rebuild` makes from the sources beside them."""
