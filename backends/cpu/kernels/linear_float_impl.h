@@ -170,7 +170,7 @@ struct FloatProduct {
     }
 
     void run(int64_t rows, Team team) const {
-        const Share share(rows, (N + LANES - 1) / LANES, team);
+        const Share<> share(rows, (N + LANES - 1) / LANES, team);
         if (share.r1 - share.r0 <= FLOAT_ROWS) {
             by_tiles<1, FLOAT_ROWS>(share.r0, share.r1,
                                     [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });

@@ -7,7 +7,8 @@
 
 namespace llmc {
 
-// Panels of four bits with a scale for each group, and of eight bits with one for all inputs.
+// Panels of four bits with a scale for each group, and of eight bits with one for all inputs. start: what sums begin at, from
+// minus MIDDLE times the sum of the activations.
 template <int GROUP_, bool ZEROS>
 struct FourBits {
     static constexpr int GROUP = GROUP_;
@@ -16,9 +17,9 @@ struct FourBits {
     const uint16_t* scale;
     const uint8_t* zero;
     Lanes scales(int64_t panel_group) const { return load_half(scale + panel_group * LANES); }
-    Sums start(int64_t panel_group, int32_t sum) const {
-        static const uint8_t middle[LANES] = {8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8};
-        return zeros_times(ZEROS ? zero + panel_group * LANES : middle, -sum);
+    static constexpr int MIDDLE = ZEROS ? 1 : 8;
+    Sums start(int64_t panel_group, int32_t minus) const {
+        return ZEROS ? zeros_times(zero + panel_group * LANES, minus) : all_sums(minus);
     }
 };
 
@@ -30,7 +31,8 @@ struct EightBits {
     const uint8_t* codes;
     const float* scale;
     Lanes scales(int64_t panel) const { return load(scale + panel * LANES); }
-    Sums start(int64_t, int32_t sum) const { return all_sums(-BYTES_ZERO * sum); }
+    static constexpr int MIDDLE = BYTES_ZERO;
+    Sums start(int64_t, int32_t minus) const { return all_sums(minus); }
 };
 
 // Codes of 32 inputs of a panel, `steps` times, a byte each.
@@ -43,36 +45,44 @@ inline void unpack(const uint8_t* nibbles, int steps, uint8_t* codes) {
 }
 
 // ROWS rows by PANELS panels: groups first to last are added to acc. codes: of the first panel's first group, `panel_bytes` apart.
+// minus: of each row, `minus_row` apart, from the first group on.
 template <Storage STORAGE, int ROWS, int PANELS, int GROUPS, class W>
-inline void tile(const W& w, const uint8_t* codes, int64_t panel_bytes, int64_t panel, const Rounded& x, int64_t r0, int first,
-                 int last, Lanes acc[ROWS][PANELS]) {
+inline void tile(const W& w, const uint8_t* codes, int64_t panel_bytes, int64_t panel, const int8_t* x, const int32_t* minus,
+                 int64_t minus_row, int first, int last, Lanes acc[ROWS][PANELS]) {
     constexpr int steps = W::GROUP / STEP;
+    Lanes total[ROWS][PANELS];   // in registers: the compiler cannot know that acc is not among what is read
+    for (int r = 0; r < ROWS; r++)
+        for (int p = 0; p < PANELS; p++) total[r][p] = acc[r][p];
     for (int g = first; g < last; g++) {
         Sums s[ROWS][PANELS];
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p) * GROUPS + g, x.sums[(r0 + r) * GROUPS + g]);
-        const int8_t* row = x.values + r0 * (GROUPS * W::GROUP) + g * W::GROUP;
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p) * GROUPS + g, minus[r * minus_row + g - first]);
         for (int i = 0; i < steps; i++) {
             const uint8_t* at = codes + (int64_t(g - first) * steps + i) * step_bytes(STORAGE);
-            if (STORAGE == W::STORAGE && PANELS == 1)
-                for (int line = 0; line < step_bytes(STORAGE); line += 64) prefetch(at + AHEAD + line);
-            multiply_step<STORAGE, ROWS, PANELS>(at, panel_bytes, row + i * STEP, GROUPS * W::GROUP, s);
+            if (STORAGE == W::STORAGE && ROWS <= TILE_ROWS / 2)
+#pragma GCC unroll 4
+                for (int p = 0; p < PANELS; p++)
+                    for (int line = 0; line < step_bytes(STORAGE); line += 64) prefetch(at + p * panel_bytes + AHEAD + line);
+            multiply_step<STORAGE, ROWS, PANELS>(at, panel_bytes, x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
         }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) {
             const Lanes scale = w.scales((panel + p) * GROUPS + g);
 #pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) acc[r][p] = madd(floats(s[r][p]), scale, acc[r][p]);
+            for (int r = 0; r < ROWS; r++) total[r][p] = madd(floats(s[r][p]), scale, total[r][p]);
         }
     }
+    for (int r = 0; r < ROWS; r++)
+        for (int p = 0; p < PANELS; p++) acc[r][p] = total[r][p];
 }
 
 template <class W, int N, int K>
 struct IntegerProduct {
     static constexpr int GROUPS = (K + W::GROUP - 1) / W::GROUP;
-    static constexpr int64_t PANEL = int64_t(GROUPS) * W::GROUP * LANES / (W::STORAGE == NIBBLES ? 2 : 1);
+    static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (N + LANES - 1) / LANES;   // of a row; panels
+    static constexpr int64_t PANEL = SIZE * LANES / (W::STORAGE == NIBBLES ? 2 : 1);
     static constexpr int CHUNK = W::GROUP >= 1024 ? 1 : 1024 / W::GROUP;   // groups whose codes are unpacked at once
     static constexpr int MANY = 8 * TILE_ROWS;                             // rows that an unpacked chunk serves
 
@@ -88,31 +98,47 @@ struct IntegerProduct {
                 put_lanes<N>(acc[r][p] * all(x.scale[r0 + r]), bias, y + (r0 + r) * N, (panel + p) * LANES);
     }
 
-    template <int ROWS>
-    void few(int64_t panel, int64_t r0) const {
-        Lanes acc[ROWS][1] = {};
-        tile<W::STORAGE, ROWS, 1, GROUPS>(w, w.codes + panel * PANEL, 0, panel, x, r0, 0, GROUPS, acc);
-        put<ROWS, 1>(panel, r0, acc);
+    // Of rows r0 to r1 and groups first to last, minus MIDDLE times the sums.
+    void prepare(int64_t r0, int64_t r1, int first, int last, int32_t* minus) const {
+        for (int64_t r = r0; r < r1; r++)
+            for (int g = first; g < last; g++) *minus++ = -W::MIDDLE * x.sums[r * GROUPS + g];
     }
 
-    // All of some rows, at most TILE_ROWS at a time and as evenly as that goes.
-    void few_rows(int64_t panel, int64_t r0, int64_t r1) const {
-        by_tiles<1, TILE_ROWS>(r0, r1, [&](auto rows, int64_t r) { few<rows.value>(panel, r); });
+    // Few rows: each weight is read once, and taken apart in registers.
+    template <int ROWS, int PANELS>
+    void few(int64_t panel, int64_t r0, const int32_t* minus) const {
+        Lanes acc[ROWS][PANELS] = {};
+        tile<W::STORAGE, ROWS, PANELS, GROUPS>(w, w.codes + panel * PANEL, PANEL, panel, x.values + r0 * SIZE, minus, GROUPS, 0,
+                                               GROUPS, acc);
+        put<ROWS, PANELS>(panel, r0, acc);
+    }
+
+    template <int ROWS>
+    void few_rows(int64_t p0, int64_t p1, int64_t r0) const {
+        int32_t minus[ROWS * GROUPS];
+        prepare(r0, r0 + ROWS, 0, GROUPS, minus);
+        int64_t p = p0;
+        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) few<ROWS, TILE_PANELS>(p, r0, minus);
+        if constexpr (COUNT % TILE_PANELS)
+            for (; p < p1; p++) few<ROWS, 1>(p, r0, minus);
     }
 
     // Many rows: codes of a chunk are taken apart once.
     template <int PANELS>
     void many_nibbles(int64_t panel, int64_t r0, int64_t r1) const {
         Lanes acc[MANY][PANELS] = {};
+        int32_t minus[MANY * CHUNK];
         alignas(64) uint8_t codes[PANELS * CHUNK * W::GROUP * LANES];
         constexpr int64_t chunk_bytes = int64_t(CHUNK) * W::GROUP * LANES;
         for (int g = 0; g < GROUPS; g += CHUNK) {
             const int stop = g + CHUNK < GROUPS ? g + CHUNK : GROUPS;
+            prepare(r0, r1, g, stop, minus);
             for (int p = 0; p < PANELS; p++)
                 unpack(w.codes + (panel + p) * PANEL + g * (W::GROUP * LANES / 2), (stop - g) * (W::GROUP / STEP),
                        codes + p * chunk_bytes);
             by_tiles<(TILE_ROWS + 1) / 2, TILE_ROWS>(r0, r1, [&](auto rows, int64_t r) {
-                tile<CODES, rows.value, PANELS, GROUPS>(w, codes, chunk_bytes, panel, x, r, g, stop, acc + (r - r0));
+                tile<CODES, rows.value, PANELS, GROUPS>(w, codes, chunk_bytes, panel, x.values + r * SIZE,
+                                                        minus + (r - r0) * (stop - g), stop - g, g, stop, acc + (r - r0));
             });
         }
         for (int64_t r = r0; r < r1; r++) put<1, PANELS>(panel, r, acc + (r - r0));
@@ -121,9 +147,9 @@ struct IntegerProduct {
     template <int PANELS>
     void many_bytes(int64_t panel, int64_t r0, int64_t r1) const {
         by_tiles<(TILE_ROWS + 1) / 2, TILE_ROWS>(r0, r1, [&](auto rows, int64_t r) {
-            Lanes acc[rows.value][PANELS] = {};
-            tile<BYTES, rows.value, PANELS, GROUPS>(w, w.codes + panel * PANEL, PANEL, panel, x, r, 0, GROUPS, acc);
-            put<rows.value, PANELS>(panel, r, acc);
+            int32_t minus[rows.value * GROUPS];
+            prepare(r, r + rows.value, 0, GROUPS, minus);
+            few<rows.value, PANELS>(panel, r, minus);
         });
     }
 
@@ -136,14 +162,16 @@ struct IntegerProduct {
     }
 
     void run(int64_t rows, Team team) const {
-        const Share share(rows, (N + LANES - 1) / LANES, team);
+        const Share<TILE_PANELS> share(rows, COUNT, team);
         if (share.r1 - share.r0 <= TILE_ROWS) {
-            for (int64_t p = share.p0; p < share.p1; p++) few_rows(p, share.r0, share.r1);
+            by_tiles<1, TILE_ROWS>(share.r0, share.r1,
+                                   [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
             return;
         }
         int64_t p = share.p0;
         for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) panels<TILE_PANELS>(p, share.r0, share.r1);
-        for (; p < share.p1; p++) panels<1>(p, share.r0, share.r1);
+        if constexpr (COUNT % TILE_PANELS)
+            for (; p < share.p1; p++) panels<1>(p, share.r0, share.r1);
     }
 };
 

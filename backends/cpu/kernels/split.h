@@ -9,13 +9,16 @@ constexpr int AHEAD = 2048;   // bytes by which reading of weights is announced
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
-// A thread's part: panels p0 to p1 of rows r0 to r1. Panels are split, but rows where they are many and panels too few.
+// A thread's part: panels p0 to p1 of rows r0 to r1. Panels are split, but rows where they are many and panels too few; what
+// begins in the middle of the panels begins at a multiple of TOGETHER.
+template <int TOGETHER = 1>
 struct Share {
     int64_t p0, p1, r0, r1;
     Share(int64_t rows, int64_t panels, Team team) {
         const bool by_rows = panels < 4 * team.size && rows >= 4 * team.size;
         const Team all{0, 1}, of_panels = by_rows ? all : team, of_rows = by_rows ? team : all;
-        p0 = of_panels.start(panels), p1 = of_panels.stop(panels);
+        const int64_t sets = (panels + TOGETHER - 1) / TOGETHER;
+        p0 = of_panels.start(sets) * TOGETHER, p1 = std::min(of_panels.stop(sets) * TOGETHER, panels);
         r0 = of_rows.start(rows), r1 = of_rows.stop(rows);
     }
 };
