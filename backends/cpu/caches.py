@@ -10,11 +10,19 @@ from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
 
 Slot = tuple[Buffer, Buffer]
-Pair = tuple[Node | Carried, Node | Carried]
+Pair = tuple[Node | Carried, ...]
+TURNED: dict[str, tuple[int, ...]] = {"attention": (), "rope_attention": (3, 4)}
+"""Of each op that reads a cache, the operands besides keys and values that what is in it depends on."""
+
+
+def written_from(node: Node) -> tuple[int, ...]:
+    """The operands of an attention that its cache is written from."""
+    return (1, 2, *TURNED[node.target.name])  # type: ignore[union-attr]
 
 
 class Caches:
-    """Two caches, of keys and of values, for each pair of nodes that attentions read; in the loop a layer has its own.
+    """Two caches, of keys and of values, for each pair of nodes that attentions read, and angles that turn keys; in the loop
+    a layer has its own.
 
     A pair from before the loop is the same for all layers and has one slot; a pair that a layer is given by the one before it
     is written again by each.
@@ -38,7 +46,7 @@ class Caches:
 
     def enter(self, loop: LayerLoop) -> None:
         """The slots taken from here on are of one layer."""
-        attentions = [node for node in loop.layers[0] if node.target.name == "attention"]  # type: ignore[union-attr]
+        attentions = [node for node in loop.layers[0] if node.target.name in TURNED]  # type: ignore[union-attr]
         self._first, self._each = len(self.floats), 2 * len({self._pair(n, loop) for n in attentions} - set(self._slots))
 
     def leave(self, loop: LayerLoop) -> None:
@@ -50,15 +58,16 @@ class Caches:
             if 2 * number < self._first:
                 kept[pair] = slot
             elif not any(isinstance(value, Carried) for value in pair):
-                keys, values = (counterparts.get(value, value) for value in pair)  # type: ignore[arg-type,union-attr]
-                kept[keys, values] = self._slot(last + 2 * number - self._first, "")
+                last_pair = tuple(counterparts.get(value, value) for value in pair)  # type: ignore[arg-type,union-attr]
+                kept[last_pair] = self._slot(last + 2 * number - self._first, "")
         self.floats += self.floats[self._first :] * (len(loop.layers) - 1)
         self._slots = kept
 
     def _pair(self, node: Node, loop: LayerLoop | None) -> Pair:
+        slots = written_from(node)
         if loop and node in loop:
-            return loop.source(node, 1), loop.source(node, 2)
-        return node.args[1], node.args[2]  # type: ignore[return-value]
+            return tuple(loop.source(node, slot) for slot in slots)
+        return tuple(node.args[slot] for slot in slots)  # type: ignore[misc]
 
     def _slot(self, index: int, layer: str) -> Slot:
         keys, values = (Buffer(f"step.caches[{layer}{index + i}]", 0, "float32", external=True) for i in range(2))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from torch.fx import Node
 
 from llmc.backends.cpu.build import headers
-from llmc.backends.cpu.caches import Caches
+from llmc.backends.cpu.caches import TURNED, Caches, written_from
 from llmc.backends.cpu.emit import EMIT
 from llmc.backends.cpu.emit.attention import cache
 from llmc.backends.cpu.emit.products import Parts
@@ -117,8 +117,8 @@ class Generator:
             self.move(start, self._locations[start], whole(now))
         loop = LayerLoop(blocks, pairs)
         for node in first:
-            cached = node.target.name == "attention" and not self.program.whole_sequences  # type: ignore[union-attr]
-            if cached and loop.shared(node, 1) and loop.shared(node, 2):
+            cached = node.target.name in TURNED and not self.program.whole_sequences  # type: ignore[union-attr]
+            if cached and all(loop.shared(node, slot) for slot in written_from(node)):
                 cache(self, node)
         self.caches.enter(loop)
         self._statements, self.loop = self.body, loop

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from torch.fx import Node
 
 from llmc.backends.cpu.caches import Slot
+from llmc.backends.cpu.emit.norms import turn, turned
 from llmc.backends.cpu.emit.sequences import attention_whole
 from llmc.backends.cpu.emit.table import emits, given
+from llmc.backends.cpu.plan import Location
 from llmc.backends.cpu.score import number
+from llmc.ir import ops
 from llmc.ir.program import type_of
 
 if TYPE_CHECKING:
@@ -21,21 +24,40 @@ def cache(g: Generator, node: Node) -> Slot:
     slot, new = g.caches.take(node, g.loop)
     for operand, kind, buffer in zip((1, 2), ("keys", "values"), slot, strict=True) if new else ():
         groups, size = type_of(node.args[operand]).fixed
-        x = g.read(node, operand)
-        text = f"write_{kind}<{groups}, {size}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
-        g.add(node, text, buffer, rows="T", reads=[x], note="")
+        x, reads, sizes, angles = g.read(node, operand), [operand], f"{groups}, {size}", ""
+        if kind == "keys" and node.target is ops.rope_attention:
+            (sizes, angles), reads, kind = turn(g, node, groups, size, 3), [1, 3, 4], "turned_keys"
+        args = ", ".join([x.pointer, str(x.stride), *([angles] if angles else []), buffer.name, "step.tokens", "team"])
+        g.add(node, f"write_{kind}<{sizes}>({args});", buffer, rows="T", reads=[g.read(node, i) for i in reads], note="")
     return slot
 
 
 @emits("attention")
 def _attention(g: Generator, node: Node) -> None:
     if g.program.whole_sequences:
-        attention_whole(g, node)
-        return
+        attention_whole(g, node, g.read(node, 0), g.read(node, 1), 3)
+    else:
+        attend(g, node, g.read(node, 0), 3)
+
+
+@emits("rope_attention")
+def _rope_attention(g: Generator, node: Node) -> None:
+    query = g.scratch(f"{node.name}_q", type_of(node.args[0]).width, "float32")
+    turned(g, node, 0, 3, query, note="")
+    if g.program.whole_sequences:
+        key = g.scratch(f"{node.name}_k", type_of(node.args[1]).width, "float32")
+        turned(g, node, 1, 3, key, note="")
+        attention_whole(g, node, query, key, 5)
+    else:
+        attend(g, node, query, 5)
+
+
+def attend(g: Generator, node: Node, query: Location, sinks_at: int) -> None:
+    """An attention over the cache, with queries as they are multiplied."""
     q, k, v = (type_of(arg) for arg in node.args[:3])
     keys, values = cache(g, node)
-    query, target = g.read(node, 0), g.new(node)
-    sinks = g.plain(node, 3) if given(node, 3) else "nullptr"
+    target = g.new(node)
+    sinks = g.plain(node, sinks_at) if given(node, sinks_at) else "nullptr"
     score, given_by = g.functor(node)
     sizes = q.fixed[0], k.fixed[0], q.fixed[1], v.fixed[1]
     kernel = g.kernel("attention_impl.h", "attention", *sizes, score, given=given_by)

@@ -64,10 +64,21 @@ def halved(node: Node) -> bool:
 
 @emits("rope")
 def _rope(g: Generator, node: Node) -> None:
-    x, cos, sin = (g.read(node, slot) for slot in range(3))
-    target, result = g.new(node), type_of(node)
-    size, pairs = int(result.shape[-1]), int(type_of(node.args[1]).shape[-1])
-    halves = "true" if node.kwargs["layout"] == "halves" else "false"
-    angles = f"{cos.pointer}, {cos.stride}, {sin.pointer}, {sin.stride}"
+    turned(g, node, 0, 1, g.new(node))
+
+
+def turned(g: Generator, node: Node, slot: int, cos: int, target: Location, note: str | None = None) -> None:
+    """A statement that turns an operand by the angles at `cos` and the next."""
+    x, kind, reads = g.read(node, slot), type_of(node.args[slot]), [g.read(node, i) for i in (slot, cos, cos + 1)]
+    size = int(kind.shape[-1])
+    sizes, angles = turn(g, node, kind.width // size, size, cos)
     args = f"{x.pointer}, {x.stride}, {angles}, {target.pointer}, {g.count(node)}, team"
-    g.add(node, f"rope<{result.width // size}, {size}, {pairs}, {halves}>({args});", target, rows=g.count(node))
+    g.add(node, f"rope<{sizes}>({args});", target, rows=g.count(node), reads=reads, note=note)
+
+
+def turn(g: Generator, node: Node, heads: int, size: int, slot: int) -> tuple[str, str]:
+    """Template arguments of what turns heads, and the angles as arguments."""
+    cos, sin = g.read(node, slot), g.read(node, slot + 1)
+    halves = "true" if node.kwargs["layout"] == "halves" else "false"
+    sizes = f"{heads}, {size}, {int(type_of(node.args[slot]).shape[-1])}, {halves}"
+    return sizes, f"{cos.pointer}, {cos.stride}, {sin.pointer}, {sin.stride}"

@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.loops import element, located, nest, row_loop
+from llmc.backends.cpu.plan import Location
 from llmc.backends.cpu.score import number
 from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
@@ -21,20 +22,21 @@ LANES = 16
 ROWS = {"first": "step.tokens.starts[r]", "last": "step.tokens.starts[r + 1] - 1"}
 
 
-def attention_whole(g: Generator, node: Node) -> None:
-    """An attention over keys and values of the step."""
+def attention_whole(g: Generator, node: Node, query: Location, key: Location, sinks_at: int) -> None:
+    """An attention over keys and values of the step. sinks_at: their operand, which a bias may follow."""
     (heads, size), (groups, _), (_, width) = (type_of(arg).fixed for arg in node.args[:3])
     packed = []
     for slot, kind, wide, spare in ((1, "keys", size, BLOCK), (2, "values", width, LANES)):
-        x, to = g.read(node, slot), g.scratch(f"{node.name}_{kind}", groups * wide + spare, "float32")
+        x, to = key if slot == 1 else g.read(node, slot), g.scratch(f"{node.name}_{kind}", groups * wide + spare, "float32")
         text = f"pack_{kind}<{groups}, {wide}>({x.pointer}, {x.stride}, {to.pointer}, step.tokens, team);"
         g.add(node, text, to, rows="T", reads=[x], note="")
         packed.append(to)
-    query, target = g.read(node, 0), g.new(node)
-    sinks = g.plain(node, 3) if given(node, 3) else "nullptr"
-    bias = f"Bias{{{g.plain(node, 4)}, {int(type_of(node.args[4]).shape[1]) // 2}}}" if given(node, 4) else "Bias{}"
+    target, bias_at = g.new(node), sinks_at + 1
+    sinks = g.plain(node, sinks_at) if given(node, sinks_at) else "nullptr"
+    bias, biased = "Bias{}", "false"
+    if given(node, bias_at):
+        bias, biased = f"Bias{{{g.plain(node, bias_at)}, {int(type_of(node.args[bias_at]).shape[1]) // 2}}}", "true"
     score, given_by = g.functor(node)
-    biased = "true" if given(node, 4) else "false"
     kernel = g.kernel("sequences_impl.h", "attention_whole", heads, groups, size, width, biased, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {packed[0].pointer}, {packed[1].pointer}, {sinks}, {bias}, {scale}, "

@@ -2,6 +2,7 @@
 // file that includes this.
 #pragma once
 #include "core.h"
+#include "norms.h"
 
 namespace llmc {
 
@@ -40,6 +41,21 @@ void write_keys(const float* x, int64_t stride, float* cache, const Tokens& toke
         const int32_t p = tokens.position[t];
         float* block = cache + int64_t(tokens.row(t)[p / BLOCK]) * G * D * BLOCK + p % BLOCK;
         for (int i = 0; i < G * D; i++) block[i * BLOCK] = x[t * stride + i];
+    }
+}
+
+// Keys that are turned on their way (rope): no copy of them is made.
+template <int G, int D, int P, bool HALVES>
+void write_turned_keys(const float* x, int64_t stride, const float* cos, int64_t cs, const float* sin, int64_t ss, float* cache,
+                       const Tokens& tokens, Team team) {
+    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
+        const int32_t p = tokens.position[t];
+        float* block = cache + int64_t(tokens.row(t)[p / BLOCK]) * G * D * BLOCK + p % BLOCK;
+        float key[D];
+        for (int g = 0; g < G; g++) {
+            turn<D, P, HALVES>(x + t * stride + g * D, cos + t * cs, sin + t * ss, key);
+            for (int i = 0; i < D; i++) block[(g * D + i) * BLOCK] = key[i];
+        }
     }
 }
 

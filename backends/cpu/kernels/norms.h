@@ -58,23 +58,24 @@ void add_layer_norm(const float* x, int64_t stride, const float* residual, int64
     }
 }
 
-// The first 2 P elements of each head turn by (cos, sin)[P] of their row; HALVES: element i with i + P, else 2 i with 2 i + 1.
+// The first 2 P elements of a head turn by (cos, sin)[P]; HALVES: element i with i + P, else 2 i with 2 i + 1.
+template <int D, int P, bool HALVES>
+inline void turn(const float* in, const float* cos, const float* sin, float* out) {
+    for (int i = 0; i < P; i++) {
+        const int a = HALVES ? i : 2 * i, b = HALVES ? i + P : 2 * i + 1;
+        const float low = in[a], high = in[b];
+        out[a] = low * cos[i] - high * sin[i];
+        out[b] = high * cos[i] + low * sin[i];
+    }
+    for (int i = 2 * P; i < D; i++) out[i] = in[i];
+}
+
 template <int H, int D, int P, bool HALVES>
 void rope(const float* x, int64_t stride, const float* cos, int64_t cs, const float* sin, int64_t ss, float* y, int64_t rows,
           Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++)
-        for (int h = 0; h < H; h++) {
-            const float* in = x + r * stride + h * D;
-            const float *c = cos + r * cs, *s = sin + r * ss;
-            float* out = y + (r * H + h) * D;
-            for (int i = 0; i < P; i++) {
-                const int a = HALVES ? i : 2 * i, b = HALVES ? i + P : 2 * i + 1;
-                const float low = in[a], high = in[b];
-                out[a] = low * c[i] - high * s[i];
-                out[b] = high * c[i] + low * s[i];
-            }
-            for (int i = 2 * P; i < D; i++) out[i] = in[i];
-        }
+        for (int h = 0; h < H; h++)
+            turn<D, P, HALVES>(x + r * stride + h * D, cos + r * cs, sin + r * ss, y + (r * H + h) * D);
 }
 
 }  // namespace llmc

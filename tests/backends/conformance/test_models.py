@@ -8,7 +8,6 @@ from llmc.conformance.forms import CACHE_BLOCKS, CLOSE, chunked, prefill, ragged
 from llmc.conformance.programs import some_ids
 from llmc.conformance.subject import subject as subject_of
 
-
 MOST = {"bf16": 0.05, "int8": 0.05, "int4": 0.3}
 """What a recipe may change of the logits."""
 

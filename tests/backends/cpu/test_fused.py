@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.conformance import models
 from llmc.conformance.formats import stored
+from llmc.conformance.forms import CACHE_BLOCKS, chunked
+from llmc.conformance.programs import some_ids
 from llmc.ir import ops
 from llmc.ir.decompose import decompose
 from llmc.passes.fusion.residual_norm import FuseResidualNorm
+from llmc.passes.fusion.rope_cache import FuseRopeCache
 from llmc.passes.fusion.rounding import FuseRounding
 from llmc.pipeline.base import PassContext
 from tests.backends.cpu.programs import program as built
@@ -106,3 +110,15 @@ def test_halves_of_a_sum_and_its_norm_may_be_read_in_several_ways():
     made = built(make, names=("total", "norm", "again", "half", "whole"))
     expected, found = (step(CpuBackend().lower(lowered), IDS) for lowered in (decompose(made), made))
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_model_that_turns_keys_on_their_way_into_the_cache_changes_no_bit():
+    ids = some_ids(70, models.captured("library-rope").vocab_size)
+    before = models.program("library-rope", "fuse")
+    after = fused(before, FuseRopeCache())
+    assert after.find("rope_attention") and not after.find("rope")
+    lowered = [CpuBackend().lower(each) for each in (before, after)]
+    assert "write_turned_keys<" in source(lowered[1]) and "write_keys<" not in source(lowered[1])
+    for size in (70, 1, 13):
+        apart, turned = (chunked(each.context(CACHE_BLOCKS, threads=2), ids, size) for each in lowered)
+        np.testing.assert_array_equal(turned, apart)
