@@ -16,10 +16,12 @@ from llmc.cli.common import (
     JsonOption,
     ModelArgument,
     PassOption,
+    PromptLookupOption,
     RecipeOption,
     TargetOption,
     ThreadsOption,
     decode,
+    drafts,
     open_model,
 )
 from llmc.cli.progress import tell
@@ -40,6 +42,7 @@ def chat(
     top_k: Annotated[int, typer.Option(help="Choose among so many tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    prompt_lookup: PromptLookupOption = 0,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
@@ -52,7 +55,8 @@ def chat(
     from llmc.runtime.generate import GenerationOptions
     from llmc.runtime.sampling import SamplingOptions
 
-    options = GenerationOptions(max_new_tokens, SamplingOptions(temperature, top_k, top_p, seed))
+    sampling = SamplingOptions(temperature, top_k, top_p, seed)
+    options = GenerationOptions(max_new_tokens, sampling, prompt_lookup_num_tokens=prompt_lookup)
     opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     with Chat(opened, system) as talk:
         if talk.template is None:
@@ -148,5 +152,5 @@ def _summary(turn: Turn) -> str:
     ended = turn.finish_reason or "Ctrl-C"
     return (
         f"[{new} of {turn.prompt_tokens} tokens read in {turn.prefill_seconds:.2f} s, {turn.new_tokens} new ones, "
-        f"{turn.tokens_per_second:.1f} a second, ended by {ended}]"
+        f"{turn.tokens_per_second:.1f} a second{drafts(turn)}, ended by {ended}]"
     )

@@ -18,6 +18,8 @@ from llmc.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llmc.runtime.chat import Turn
+    from llmc.runtime.generate import GenerationResult
     from llmc.runtime.model import CompiledModel
 
 WIDTH = 160
@@ -38,6 +40,10 @@ TargetOption = Annotated[
     str | None, typer.Option("--target", help="An instruction set of 'llmc backends'.", show_default="the best that runs here")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on.", show_default="all cores")]
+PromptLookupOption = Annotated[
+    int,
+    typer.Option("--prompt-lookup", min=0, help="Guess at most so many tokens at a time from what a text repeats; same text."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A compiled model's folder, or what 'llmc compile' takes, compiled on the fly.")
@@ -158,6 +164,11 @@ def read_text(path: str) -> str:
 def read_stdin() -> str:
     """All of standard input. Raises InputError if it is not UTF-8."""
     return decode(sys.stdin.buffer.read())
+
+
+def drafts(result: GenerationResult | Turn) -> str:
+    """What became of guessed tokens, to follow a sentence on a generation; nothing if there were none."""
+    return f", {result.accepted_tokens} of {result.drafted_tokens} guesses right" if result.drafted_tokens else ""
 
 
 def decode(data: bytes) -> str:

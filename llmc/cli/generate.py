@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,9 +12,11 @@ from llmc.cli.common import (
     JsonOption,
     ModelArgument,
     PassOption,
+    PromptLookupOption,
     RecipeOption,
     TargetOption,
     ThreadsOption,
+    drafts,
     open_model,
     print_json,
     read_stdin,
@@ -30,6 +33,7 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the generation. Repeatable.")] = None,
+    prompt_lookup: PromptLookupOption = 0,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
@@ -43,22 +47,23 @@ def generate(
     from llmc.runtime.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
-    GenerationOptions(max_new_tokens, sampling, stop=tuple(stop or ()))  # refused before anything is loaded
+    wanted = GenerationOptions(max_new_tokens, sampling, stop=tuple(stop or ()), prompt_lookup_num_tokens=prompt_lookup)
     text = read_stdin() if prompt == "-" else prompt
     opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
-    options = GenerationOptions(max_new_tokens, sampling, frozenset(opened.info.eos_ids), tuple(stop or ()))
+    options = replace(wanted, eos_ids=frozenset(opened.info.eos_ids))
     ids = opened.tokenizer.encode(text)
     show = (lambda _, piece: None) if as_json else (lambda _, piece: print(piece, end="", flush=True))
     [result] = opened.generator.generate([ids], options, on_text=show)
     if as_json:
         facts = ("text", "tokens", "prompt_tokens", "new_tokens", "finish_reason", "prefill_seconds", "decode_seconds")
-        data = {name: getattr(result, name) for name in (*facts, "tokens_per_second")}
+        more = ("tokens_per_second", "drafted_tokens", "accepted_tokens")
+        data = {name: getattr(result, name) for name in (*facts, *more)}
         print_json({"model": model, "prompt": text, **data})
         return
     print(flush=True)
     tell(
         f"{result.prompt_tokens} prompt tokens in {result.prefill_seconds:.2f} s, {result.new_tokens} new tokens, "
-        f"{result.tokens_per_second:.1f} a second, ended by {result.finish_reason}"
+        f"{result.tokens_per_second:.1f} a second{drafts(result)}, ended by {result.finish_reason}"
     )

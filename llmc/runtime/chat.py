@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmc.errors import InputError
 from llmc.runtime.chat_template import PLAIN_STOP, ChatTemplate, Message, plain
-from llmc.runtime.generate import FinishReason, GenerationOptions, Live, budget_of, check_prompts, random_of, run
+from llmc.runtime.drafts import Drafting
+from llmc.runtime.generate import Event, FinishReason, GenerationOptions, Live, budget_of, check_prompts, random_of, run
 from llmc.runtime.sequences import Sequences, blocks_for
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Turn:
     finish_reason: FinishReason | None = None
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -60,6 +63,7 @@ class Chat:
         self._context: Context | None = None
         self._sequences, self._sequence = Sequences(0), 0
         self._ids: list[int] = []  # what the cache holds
+        self._drafting = Drafting()
         self.reset()
 
     def reset(self) -> None:
@@ -87,24 +91,27 @@ class Chat:
         ids = self._encode(messages)
         ends = frozenset(options.eos_ids) | set(self._info.eos_ids) | set(self._tokenizer.eos_ids)
         stop = tuple(options.stop) if self.template else (*options.stop, *PLAIN_STOP)
-        options = GenerationOptions(options.max_new_tokens, options.sampling, ends, stop)
+        options = replace(options, eos_ids=ends, stop=stop)
+        self._generator.check(options)
         budget = budget_of(options, len(ids), self._info.max_context)
         context = self._reserve(len(ids) + budget - 1)
         turn.prompt_tokens, turn.reused_tokens = len(ids), self._keep(ids)
         live = Live(0, ids, budget, options, random_of(options.sampling.seed, ids, 0), self._tokenizer)
         live.sequence, live.unread = self._sequence, ids[turn.reused_tokens :]
         self.messages = messages
-        return self._reply(context, live, ids, turn)
+        drafting = self._drafting if options.prompt_lookup_num_tokens else None
+        return self._reply(run(context, self._sequences, [live], drafting), context, ids, turn)
 
-    def _reply(self, context: Context, live: Live, ids: list[int], turn: Turn) -> Iterator[str]:
+    def _reply(self, events: Iterator[Event], context: Context, ids: list[int], turn: Turn) -> Iterator[str]:
         unread = ids[turn.reused_tokens :]
         try:
-            for event in run(context, self._sequences, [live]):
+            for event in events:
                 self._ids += unread
                 unread = [event.token]  # chosen, and read by the next step if there is one
                 turn.new_tokens += 1
                 turn.finish_reason = event.finish_reason
                 turn.prefill_seconds, turn.decode_seconds = event.prefill_seconds, event.decode_seconds
+                turn.drafted_tokens, turn.accepted_tokens = event.drafted_tokens, event.accepted_tokens
                 turn.text += event.text or ""
                 if event.text:
                     yield event.text

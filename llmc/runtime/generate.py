@@ -1,10 +1,13 @@
-"""Generation: ragged prefill in bounded steps, then decode of all prompts that are not finished, together."""
+"""Generation: ragged prefill in bounded steps, then decode of all prompts that are not finished, together.
+
+With prompt lookup a decode step reads guessed tokens too, and may give a prompt several tokens (`llmc.runtime.drafts`).
+"""
 
 from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Yields
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -16,7 +19,9 @@ from numpy.typing import NDArray
 
 from llmc.errors import InputError
 from llmc.runtime.contract import Context
+from llmc.runtime.drafts import Drafting
 from llmc.runtime.forward import step_rows
+from llmc.runtime.prompt_lookup import Guess, NgramIndex
 from llmc.runtime.sampling import SamplingOptions, is_integer, sample
 from llmc.runtime.sequences import Sequences, blocks_for, split_steps
 from llmc.runtime.stopping import StopFilter
@@ -30,19 +35,25 @@ class GenerationOptions:
     """When to stop, and how to choose. Raises InputError naming the option that cannot be used.
 
     max_new_tokens: at most so many; fewer when the context is full. eos_ids: a token that ends a text; it is not part of it.
-    stop: strings that end a text; it is cut before them.
+    stop: strings that end a text; it is cut before them. prompt_lookup_num_tokens: guess at most so many tokens at a time from
+    what prompt and text repeat, as the `transformers` library calls it; 0 to guess none. The text is the same, and guesses are
+    read only while they make it come sooner. Needs a backend that is `row_exact`.
     """
 
     max_new_tokens: int = 64
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     eos_ids: frozenset[int] = frozenset()
     stop: Sequence[str] = ()
+    prompt_lookup_num_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not is_integer(self.max_new_tokens) or self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be a whole number from 1 upwards, not {self.max_new_tokens!r}")
         if not isinstance(self.stop, list | tuple) or not all(isinstance(stop, str) and stop for stop in self.stop):
             raise InputError(f"stop must be a list of strings that are not empty, not {self.stop!r}")
+        if not is_integer(self.prompt_lookup_num_tokens) or self.prompt_lookup_num_tokens < 0:
+            found = repr(self.prompt_lookup_num_tokens)
+            raise InputError(f"prompt_lookup_num_tokens must be a whole number from 0 (off) upwards, not {found}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ class GenerationResult:
 
     tokens: all that were chosen, an eos and the tokens of a stop string included. text: without them; None if there is no
     tokenizer. prefill_seconds, decode_seconds: spent in steps that read prompts, and in steps after, until it was finished;
-    all prompts of a call share the steps.
+    all prompts of a call share the steps. drafted_tokens: guesses that were read with a step; accepted_tokens: those that were
+    right, each of which saved a step.
     """
 
     prompt: list[int]
@@ -60,6 +72,8 @@ class GenerationResult:
     finish_reason: FinishReason
     prefill_seconds: float
     decode_seconds: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -82,7 +96,10 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class Event:
-    """One token of the prompt `index`: the text that can be shown now (None without a tokenizer), and how it ended, if so."""
+    """One token of the prompt `index`: the text that can be shown now (None without a tokenizer), and how it ended, if so.
+
+    drafted_tokens, accepted_tokens: of this prompt up to the step that gave the token.
+    """
 
     index: int
     token: int
@@ -90,6 +107,8 @@ class Event:
     finish_reason: FinishReason | None
     prefill_seconds: float
     decode_seconds: float
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 def check_prompts(
@@ -122,13 +141,16 @@ def check_prompts(
 class Generator:
     """Generates with one model.
 
-    lease(blocks) lends a context whose cache has at least so many blocks, for the time of a `with`.
+    lease(blocks) lends a context whose cache has at least so many blocks, for the time of a `with`. row_exact: of the
+    executable. backend: its name, for errors.
     """
 
     lease: Callable[[int], AbstractContextManager[Context]]
     vocab_size: int
     max_context: int
     tokenizer: Tokenizer | None = None
+    row_exact: bool = False
+    backend: str = ""
 
     def generate(
         self,
@@ -140,7 +162,7 @@ class Generator:
         """A result for each prompt. The callbacks are told (index of the prompt, token or piece of text) as they come."""
         tokens: list[list[int]] = [[] for _ in prompts]
         pieces: list[list[str]] = [[] for _ in prompts]
-        ends: dict[int, tuple[FinishReason, float, float]] = {}
+        ends: dict[int, tuple[FinishReason, float, float, int, int]] = {}
         with closing(self.events(prompts, options)) as events:  # gives the context back even if a callback raises
             for event in events:
                 tokens[event.index].append(event.token)
@@ -149,7 +171,8 @@ class Generator:
                     pieces[event.index].append(event.text)
                     on_text(event.index, event.text)
                 if event.finish_reason:
-                    ends[event.index] = event.finish_reason, event.prefill_seconds, event.decode_seconds
+                    seconds = event.prefill_seconds, event.decode_seconds
+                    ends[event.index] = event.finish_reason, *seconds, event.drafted_tokens, event.accepted_tokens
         return [
             GenerationResult(list(prompt), tokens[i], None if self.tokenizer is None else "".join(pieces[i]), *ends[i])
             for i, prompt in enumerate(prompts)
@@ -165,9 +188,18 @@ class Generator:
     def events(self, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> Yields[Event, None, None]:
         """Each token as it is chosen. Arguments are checked at once; the context is held until the end or `close()`."""
         checked = check_prompts(prompts, self.vocab_size, self.max_context)
+        self.check(options)
+        return self._events(checked, options)
+
+    def check(self, options: GenerationOptions) -> None:
+        """Raise InputError for options that this model cannot serve."""
         if options.stop and self.tokenizer is None:
             raise InputError("stop strings need a tokenizer; this model has none")
-        return self._events(checked, options)
+        if options.prompt_lookup_num_tokens and not self.row_exact:
+            raise InputError(
+                f"prompt_lookup_num_tokens: backend '{self.backend}' is not row_exact: logits depend on what else is read, "
+                "so guesses would change the text; leave the option out, or compile for a backend that is, such as 'cpu'"
+            )
 
     def _events(self, prompts: list[list[int]], options: GenerationOptions) -> Yields[Event, None, None]:
         if not prompts:
@@ -184,34 +216,67 @@ class Generator:
             sequences = Sequences(blocks)
             for one in live:
                 one.sequence = sequences.create()
-            yield from run(context, sequences, live)
+            yield from run(context, sequences, live, Drafting() if options.prompt_lookup_num_tokens else None)
 
 
-def run(context: Context, sequences: Sequences, live: list[Live]) -> Iterator[Event]:
-    """Read what is unread of each and continue it until all are finished; each has a sequence of its own already."""
+def run(context: Context, sequences: Sequences, live: list[Live], drafting: Drafting | None = None) -> Iterator[Event]:
+    """Read what is unread of each and continue it until all are finished; each has a sequence of its own already.
+
+    drafting: what decides how much of their guesses is read, for those that make any.
+    """
     seconds = {"prefill": 0.0, "decode": 0.0}
     phase = "prefill"
     while live:
-        for step in split_steps([one.unread for one in live]):
+        if drafting and phase == "decode":
+            _draft(live, drafting)
+        for step in split_steps([one.unread + one.draft for one in live]):
             start = perf_counter()
-            chosen = [(one, *one.choose(row)) for one, row in _step(context, sequences, live, step)]
+            rows = _step(context, sequences, live, step)
+            if drafting and phase == "decode":
+                drafting.seconds.add(sum(stop - begin for _, begin, stop in step), perf_counter() - start)
+            chosen = [(one, _take(sequences, one, values, drafting)) for one, values in rows]
             seconds[phase] += perf_counter() - start
-            for one, token, text in chosen:
-                yield Event(one.index, token, text, one.finish_reason, seconds["prefill"], seconds["decode"])
+            for one, tokens in chosen:
+                for token, text, finish_reason in tokens:
+                    times = seconds["prefill"], seconds["decode"]
+                    yield Event(one.index, token, text, finish_reason, *times, one.drafted_tokens, one.accepted_tokens)
         live = [one for one in live if one.finish_reason is None]
         phase = "decode"
 
 
+def _draft(live: list[Live], drafting: Drafting) -> None:
+    """Give each what is to be read of its guess; in all no more than one step takes, so that none is cut."""
+    guesses = [one.look_up() for one in live]
+    for one, guess, length in zip(live, guesses, drafting.lengths(guesses), strict=True):
+        one.draft = guess.tokens[:length] if guess else []
+
+
 def _step(
     context: Context, sequences: Sequences, live: list[Live], step: list[tuple[int, int, int]]
-) -> Iterable[tuple[Live, NDArray[np.float32]]]:
-    """Read tokens; the logits `[V]` of each prompt that is now read to its end."""
-    ended = [live[i] for i, _, stop in step if stop == len(live[i].unread)]
+) -> list[tuple[Live, NDArray[np.float32]]]:
+    """Read tokens; the logits `[1 + draft, V]` of each prompt that is now read to its end."""
+    ends = [stop == len(live[i].unread) + len(live[i].draft) for i, _, stop in step]
+    ended = [live[i] for (i, _, _), end in zip(step, ends, strict=True) if end]
     batch = sequences.batch(
-        [(live[i].sequence, live[i].unread[start:stop]) for i, start, stop in step],
-        ["last" if stop == len(live[i].unread) else "none" for i, _, stop in step],
+        [(live[i].sequence, (live[i].unread + live[i].draft)[start:stop]) for i, start, stop in step],
+        [("all" if live[i].draft else "last") if end else "none" for (i, _, _), end in zip(step, ends, strict=True)],
     )
-    return zip(ended, step_rows(context, batch, "logits"), strict=True)
+    values = step_rows(context, batch, "logits")
+    counts = np.cumsum([1 + len(one.draft) for one in ended])[:-1]
+    return list(zip(ended, np.split(values, counts), strict=True)) if ended else []
+
+
+def _take(
+    sequences: Sequences, one: Live, rows: NDArray[np.float32], drafting: Drafting | None
+) -> list[tuple[int, str | None, FinishReason | None]]:
+    """What a prompt makes of its rows; guesses that were read and are not of its text leave the cache."""
+    read = sequences.length(one.sequence)
+    chosen = one.take(rows)
+    if one.draft:
+        sequences.truncate(one.sequence, read - len(rows) + len(chosen))
+    if drafting and one.guess:
+        drafting.learn(one.guess, [token for token, _, _ in chosen])
+    return chosen
 
 
 def budget_of(options: GenerationOptions, length: int, max_context: int) -> int:
@@ -225,10 +290,16 @@ def random_of(seed: int, prompt: list[int], repeat: int) -> np.random.Generator:
 
 
 class Live:
-    """A prompt that is being continued. unread: what the next steps read, at first the prompt, or what a cache lacks of it."""
+    """A prompt that is being continued.
+
+    unread: what the next steps read, at first the prompt, or what a cache lacks of it. guess: what may follow it; draft: as
+    much of the guess as the step reads, which is only where `unread` is one token.
+    """
 
     sequence: int
     finish_reason: FinishReason | None = None
+    guess: Guess | None = None
+    drafted_tokens = accepted_tokens = 0
 
     def __init__(
         self,
@@ -240,13 +311,39 @@ class Live:
         tokenizer: Tokenizer | None,
     ) -> None:
         self.index, self.unread, self.budget = index, prompt, budget
+        self.draft: list[int] = []
+        self._ngrams = NgramIndex(prompt) if options.prompt_lookup_num_tokens else None
         self._options, self._rng = options, rng
         self._decoder = None if tokenizer is None else StreamDecoder(tokenizer, prompt)
         self._filter = StopFilter(options.stop)
 
+    def look_up(self) -> Guess | None:
+        """Guess at what follows, no more than may be read before the last token is chosen."""
+        most = min(self._options.prompt_lookup_num_tokens, self.budget - 1)
+        self.guess = self._ngrams.guess(most) if self._ngrams and most else None
+        return self.guess
+
+    def take(self, rows: NDArray[np.float32]) -> list[tuple[int, str | None, FinishReason | None]]:
+        """Tokens, each with its text and how it ends the whole, if so, from logits `[1 + draft, V]`.
+
+        Row i comes after i drafted tokens, and is looked at if these were chosen. One draw of the random numbers a token, as
+        without a draft.
+        """
+        chosen: list[tuple[int, str | None, FinishReason | None]] = []
+        for row, guessed in zip(rows, [*self.draft, None], strict=True):
+            token, text = self.choose(row)
+            chosen.append((token, text, self.finish_reason))
+            self.accepted_tokens += token == guessed
+            if token != guessed or self.finish_reason:
+                break
+        self.drafted_tokens += len(self.draft)
+        return chosen
+
     def choose(self, logits: NDArray[np.float32]) -> tuple[int, str | None]:
         """The next token, and the text that it lets be shown."""
         token = sample(logits, self._options.sampling, self._rng)
+        if self._ngrams:
+            self._ngrams.push(token)
         self.unread = [token]
         self.budget -= 1
         if token in self._options.eos_ids:

@@ -138,12 +138,14 @@ class CompiledModel:
         seed: int = 0,
         stop: str | Sequence[str] = (),
         stream: bool = False,
+        prompt_lookup_num_tokens: int = 0,
     ) -> GenerationResult | list[GenerationResult] | Iterator[str] | Iterator[int]:
         """Continue a prompt (text or token ids), giving one result, or several prompts, giving a list.
 
         stop: a string or several that end the text. stream: for one prompt, give an iterator of pieces of text instead (of
-        ids for a model without tokenizer). `for_transformers().generate` takes tensors, and the arguments of the `transformers`
-        library. Raises InputError naming the argument that cannot be used.
+        ids for a model without tokenizer). prompt_lookup_num_tokens: guess at most so many tokens at a time from what prompt
+        and text repeat, while that is faster; the text is the same. `for_transformers().generate` takes tensors, and the
+        arguments of the `transformers` library. Raises InputError naming the argument that cannot be used.
         """
         self.check_causal()
         options = GenerationOptions(
@@ -151,6 +153,7 @@ class CompiledModel:
             SamplingOptions(temperature, top_k, top_p, seed),
             frozenset(self.info.eos_ids),
             (stop,) if isinstance(stop, str) else stop,
+            prompt_lookup_num_tokens,
         )
         generator = self.generator
         single = _is_single(prompts)
@@ -166,7 +169,8 @@ class CompiledModel:
     def generator(self) -> Generator:
         """What `generate` works with, for callers that want each token as it comes: token ids and `GenerationOptions` in."""
         self.check_causal()
-        return Generator(self._contexts.lease, self.info.vocab_size, self.info.max_context, self.tokenizer)
+        info, exact = self.info, self.executable.row_exact
+        return Generator(self._contexts.lease, info.vocab_size, info.max_context, self.tokenizer, exact, info.backend)
 
     def for_transformers(self) -> Adapted:
         """The model where code of the `transformers` library expects one of its own: `generate`, pipelines."""

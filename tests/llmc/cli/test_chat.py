@@ -24,6 +24,17 @@ def test_json_is_an_object_a_turn(run, artifact):
     assert all(turn["new_tokens"] == 4 and turn["finish_reason"] == "length" for turn in turns)
 
 
+def test_prompt_lookup_gives_the_same_replies(run, artifact):
+    said = "x = 1\n" * 6
+    command = "chat", artifact, "--max-new-tokens", 30, "--json"
+    plain, guessing = (
+        [json.loads(line) for line in run(*command, *more, stdin=said)[1].splitlines()]
+        for more in ((), ("--prompt-lookup", 6))
+    )
+    assert [turn["reply"] for turn in plain] == [turn["reply"] for turn in guessing]
+    assert sum(turn["drafted_tokens"] for turn in plain) == 0 < sum(turn["drafted_tokens"] for turn in guessing)
+
+
 def test_context_that_is_full_ends_a_pipe(run, artifact):
     code, out, err = run("chat", artifact, "--max-new-tokens", 2, "--json", stdin=f"def\n{'x = 1 ' * 400}\n")
     assert code == 2 and "llmc: error: the conversation has" in err and len(out.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -38,6 +39,16 @@ def test_generate_with_a_seed_repeats_itself_and_another_differs(run, artifact):
         for seed in (3, 3, 4)
     ]
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_generate_with_prompt_lookup_writes_the_same_and_tells_of_its_guesses(run, artifact):
+    prompt = "x = 1\n" * 12
+    _, plain, err = run("generate", artifact, prompt, "--max-new-tokens", 60)
+    assert "guesses" not in err
+    code, out, err = run("generate", artifact, prompt, "--max-new-tokens", 60, "--prompt-lookup", 8)
+    assert code == 0 and out == plain and re.search(r"a second, \d+ of \d+ guesses right, ended by", err)
+    data = json.loads(run("generate", artifact, prompt, "--prompt-lookup", 8, "--json")[1])
+    assert 0 <= data["accepted_tokens"] <= data["drafted_tokens"] > 0
 
 
 def test_generate_compiles_a_model_on_the_fly(run):
