@@ -13,10 +13,11 @@ from llmc.backends.cpu.executable import ABI, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS, Target, best, named
 from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
 from llmc.ir.formats import INT4
-from llmc.runtime.contract import BLOCK, Availability, Backend, Rate
+from llmc.runtime.contract import BLOCK, Availability, Backend, Executable, Rate
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
+    from llmc.runtime.profile import ProfiledExecutable
 
 
 class CpuBackend(Backend):
@@ -92,6 +93,12 @@ class CpuBackend(Backend):
         with library.open("rb") as built:
             artifact.write_library(made, built, texts[artifact.BUILD_FILE])
         return list(texts)
+
+    def profiled(self, program: Program, executable: Executable) -> ProfiledExecutable:
+        from llmc.backends.cpu.profile import profiled
+
+        assert isinstance(executable, CpuExecutable)
+        return profiled(program, executable)
 
     def availability(self) -> Availability:
         try:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.fx import Node
 
 ALIGNMENT = 64
 ITEM_BYTES = {"float32": 4, "int64": 8, "bool": 1, "int32": 4, "uint16": 2, "int8": 1}
@@ -77,7 +81,8 @@ class Statement:
     """A line of the step function.
 
     rows: the number that is split over the threads ("T", "R", "S", "T * 3") if each thread touches rows of its own share alone;
-    None if some thread reads or writes another's. Statements with the same expression split alike.
+    None if some thread reads or writes another's. Statements with the same expression split alike. nodes: what it computes
+    (part of), in the loop one of each layer.
     """
 
     text: str
@@ -85,6 +90,7 @@ class Statement:
     writes: list[Buffer]
     rows: str | None = None
     comment: str = ""
+    nodes: Sequence[Node] = ()
     barrier: bool = field(default=False)
 
 

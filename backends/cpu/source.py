@@ -20,10 +20,10 @@ HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h"
 CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
 
 
-def print_code(g: Generator, target: Target) -> Code:
-    """All that is compiled."""
+def print_code(g: Generator, target: Target, *more: str) -> Code:
+    """All that is compiled. more: headers besides those that every model has."""
     kernels = {file_name(instance): print_kernel(instance, *needs) for instance, needs in g.kernels.items()}
-    return Code(print_source(g, target), kernels, headers(), target)
+    return Code(print_source(g, target, *more), kernels, headers(), target)
 
 
 def file_name(instance: str) -> str:
@@ -37,7 +37,7 @@ def print_kernel(instance: str, header: str, given: str) -> str:
     return f'{CONTRACT}\n#include "{header}"\n\nnamespace llmc {{\n{instantiation}\n}}\n'
 
 
-def print_source(g: Generator, target: Target) -> str:
+def print_source(g: Generator, target: Target, *more: str) -> str:
     """The whole of model.cpp."""
     program = g.program
     attentions, megabytes = sum(len(program.find(name)) for name in TURNED), f"{g.packer.size / 1e6:.2f} MB"
@@ -48,7 +48,7 @@ def print_source(g: Generator, target: Target) -> str:
         f"// A step uses {g.arena} bytes a token ({unshared} if no two values shared memory) and waits for all threads "
         f"{g.barriers[0]} + {g.layers} x {g.barriers[1] + bool(g.layers)} + {g.barriers[2]} times.",
         CONTRACT,
-        "\n".join(f'#include "{header}"' for header in HEADERS),
+        "\n".join(f'#include "{header}"' for header in (*HEADERS, *more)),
         *[f"namespace llmc {{\n{text}\n}}" for _, text in g.functors.values()],
         "namespace {\nusing namespace llmc;",
         constants(g),

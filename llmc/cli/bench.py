@@ -19,7 +19,7 @@ from llmc.cli.common import (
     open_model,
     print_json,
 )
-from llmc.cli.progress import progress
+from llmc.cli.progress import Tell, progress
 from llmc.errors import ToolchainError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def bench(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the machine's limits again.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time of each step goes instead.")] = False,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
@@ -47,10 +48,12 @@ def bench(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure prefill and decode, beside what the machine's limits allow."""
-    from llmc.evaluate.limits import HOURS_KEPT, limits_of
+    """Measure prefill and decode, beside what the machine's limits allow.
+
+    With --profile: the time of each op and each layer, its bytes and FLOPs, and its share of those limits. The prompt is read,
+    and then tokens after it, each at the same context.
+    """
     from llmc.evaluate.speed import speed
-    from llmc.plugins.registry import default
 
     began = time.perf_counter()
     opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
@@ -58,19 +61,59 @@ def bench(
     context = opened.info.max_context
     prompt_tokens = min(PROMPT, max(context // 2, 1)) if prompt_tokens is None else prompt_tokens
     new_tokens = min(NEW, max(context // 4, 2)) if new_tokens is None else new_tokens
-    unknown = f"backend {opened.info.backend} does not measure them"
+    if profile:
+        _profile(model, opened, prompt_tokens, new_tokens, runs, measure, as_json)
+        return
     with progress(f"measuring {model}") as show:
         found = speed(opened, prompt_tokens, new_tokens, runs, lambda done, total: show("run", done, total))
         memory = _peak_memory()  # before the program is read for its costs
-        show(f"the machine's limits, kept for {HOURS_KEPT} hours")
-        try:
-            limits = limits_of(default().backend(opened.info.backend), opened.executable, opened.info.threads, measure)
-        except (ToolchainError, UnsupportedError) as error:  # the model runs without a compiler
-            limits, unknown = None, str(error)
-        unknown = "" if limits else unknown
+        limits, unknown = _measured_limits(opened, measure, show)
     data = _data(opened, found, limits)
     data = {"model": model, "load_seconds": loaded, "peak_memory_mb": memory / 1e6, **data, "limits_unknown": unknown}
     print_json(data) if as_json else _print(data)
+
+
+def _profile(
+    name: str, model: CompiledModel, prompt_tokens: int, new_tokens: int, runs: int, measure: bool, as_json: bool
+) -> None:
+    from llmc.cli.profile import print_profile, profile_data
+    from llmc.evaluate.profile import profile
+
+    with progress(f"compiling {name} with time stamps") as show:
+        phases = profile(model, prompt_tokens, new_tokens, runs, lambda done, total: show("run", done, total))
+        limits, unknown = _measured_limits(model, measure, show)
+    known = None if limits is None else _limits(limits)
+    header = {"model": name, **_header(model)}
+    if as_json:
+        print_json({**header, **profile_data(phases, limits), "limits": known, "limits_unknown": unknown})
+        return
+    out = console()
+    out.print(_title(header))
+    print_profile(phases, limits)
+    out.print(_told(known, unknown))
+
+
+def _measured_limits(model: CompiledModel, again: bool, show: Tell) -> tuple[Limits | None, str]:
+    """The machine's limits, or why they are not known."""
+    from llmc.evaluate.limits import HOURS_KEPT, limits_of
+    from llmc.plugins.registry import default
+
+    show(f"the machine's limits, kept for {HOURS_KEPT} hours")
+    name = model.info.backend
+    try:
+        limits = limits_of(default().backend(name), model.executable, model.info.threads, again)
+    except (ToolchainError, UnsupportedError) as error:  # the model runs without a compiler
+        return None, str(error)
+    return limits, "" if limits else f"backend {name} does not measure them"
+
+
+def _header(model: CompiledModel) -> dict[str, Any]:
+    return {"backend": model.info.backend, "target": model.executable.target, "recipe": model.info.recipe}
+
+
+def _title(data: dict[str, Any]) -> str:
+    target = f", {data['target']}" if data["target"] else ""
+    return f"{data['model']}, recipe {data['recipe']}, backend {data['backend']}{target}"
 
 
 def _peak_memory() -> int:
@@ -88,11 +131,8 @@ def _data(model: CompiledModel, found: Speed, limits: Limits | None) -> dict[str
     block_bytes = model.executable.block_bytes
     prefill = prefill_work(model.program, block_bytes, found.prompt_tokens)
     decode = decode_work(model.program, block_bytes, found.context)
-    info = model.info
     return {
-        "backend": info.backend,
-        "target": model.executable.target,
-        "recipe": info.recipe,
+        **_header(model),
         "prompt_tokens": found.prompt_tokens,
         "new_tokens": found.new_tokens,
         "runs": found.runs,
@@ -129,8 +169,7 @@ def _print(data: dict[str, Any]) -> None:
     from rich.table import Table
 
     out = console()
-    target = f", {data['target']}" if data["target"] else ""
-    out.print(f"{data['model']}, recipe {data['recipe']}, backend {data['backend']}{target}")
+    out.print(_title(data))
     out.print(f"medians of {data['runs']} runs, {data['prompt_tokens']} tokens read and {data['new_tokens']} written in each")
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("")

@@ -12,16 +12,16 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llmc.evaluate.work import Step, Work, step_work
 from llmc.runtime.cache import cache_folder
-from llmc.runtime.contract import BLOCK, Backend, Executable, Rate, check_sizes
+from llmc.runtime.contract import Backend, Executable, Rate, check_sizes
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
 
 HOURS_KEPT = 12
-KINDS = ("int8", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,6 @@ class Limits:
     def rate(self, kind: str) -> float:
         """Operations a second; a kind that has no instructions of its own runs as float32."""
         return (self.rates.get(kind) or self.rates["float32"]).best
-
-
-@dataclass(frozen=True)
-class Work:
-    """Of one phase: bytes read from memory, and operations by the kind of their product (`KINDS`)."""
-
-    bytes: float
-    operations: dict[str, float]
-
-    def seconds(self, limits: Limits) -> float:
-        """At least so long, within the limits."""
-        compute = sum(count / limits.rate(kind) for kind, count in self.operations.items() if count)
-        return max(self.bytes / limits.rates["read"].best, compute)
 
 
 def limits_of(backend: Backend, executable: Executable, threads: int | None, again: bool = False) -> Limits | None:
@@ -103,29 +90,9 @@ def _keep(backend: str, limits: Limits) -> None:
 
 def decode_work(program: Program, block_bytes: int, context: int) -> Work:
     """Of one token that attends to `context` positions."""
-    return _work(program, tokens=1, rows=1, attended=context, read=context * block_bytes / BLOCK)
+    return step_work(program, block_bytes, Step(tokens=1, past=context - 1))
 
 
 def prefill_work(program: Program, block_bytes: int, tokens: int) -> Work:
     """Of a prompt of so many tokens, read in one step, with the last row's outputs."""
-    return _work(program, tokens=tokens, rows=1, attended=(tokens + 1) / 2, read=tokens * block_bytes / BLOCK)
-
-
-def _work(program: Program, tokens: int, rows: int, attended: float, read: float) -> Work:
-    from llmc.ir.cost import node_cost
-    from llmc.ir.program import type_of
-
-    operations = dict.fromkeys(KINDS, 0.0)
-    for node in program.nodes:
-        cost = node_cost(program, node)
-        times = rows if type_of(node).rows == "R" else tokens
-        name = node.target.name  # type: ignore[union-attr]
-        read += cost.weight_bytes * (times if name == "embedding" else 1)
-        operations[_kind(node)] += cost.flops * times * (attended if name == "attention" else 1)
-    return Work(read, operations)
-
-
-def _kind(node: Any) -> str:
-    """What the products of a node are made of: its input is rounded to that."""
-    kind = node.kwargs.get("activations", "float32")
-    return kind if kind in KINDS else "float32"
+    return step_work(program, block_bytes, Step(tokens))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch.fx import Node
 
+from llmc.ir.composite import FusedOp
+from llmc.ir.ops.attention import attention
 from llmc.ir.program import Program, operand_types, type_of
+from llmc.ir.types import TensorType
 
 ELEMENT_BYTES = {"float32": 4, "int64": 8, "bool": 1}
 
@@ -29,20 +33,41 @@ class Cost:
 
 def node_cost(program: Program, node: Node) -> Cost:
     """What one node costs. Of a table one row is read, of experts those chosen; attention counts one attended position."""
-    flops = node.target.flops(operand_types(node), node.kwargs, type_of(node))  # type: ignore[union-attr]
     values = [arg for arg in node.all_input_nodes if arg.op != "get_attr"]
     moved = sum(type_of(value).width * ELEMENT_BYTES[type_of(value).dtype] for value in [*values, node])
-    read = 0
+    return Cost(sum(flops_of(node)), moved, weight_bytes(program, node, 1))
+
+
+def flops_of(node: Node) -> tuple[int, int]:
+    """FLOPs for a token (or row), and besides for each position that it attends to."""
+    found = {True: 0, False: 0}
+
+    def count(op: Any, *operands: Any, **attributes: Any) -> TensorType:
+        kind = op.infer(list(operands), attributes)
+        found[op is attention] += op.flops(list(operands), attributes, kind)
+        return kind
+
+    op, operands = node.target, operand_types(node)
+    if isinstance(op, FusedOp):
+        op.write_out(count, operands, node.kwargs)
+    else:
+        count(op, *operands, **node.kwargs)
+    return found[False], found[True]
+
+
+def weight_bytes(program: Program, node: Node, tokens: int) -> int:
+    """Bytes of weights that a node reads in a step of so many tokens: of a table a row for each; of experts, chosen as if at
+    random, those that any token is expected to choose."""
+    read, name = 0.0, node.target.name  # type: ignore[union-attr]
     for arg in node.all_input_nodes:
         if arg.op == "get_attr":
-            weight, name = program.weight(arg), node.target.name  # type: ignore[union-attr]
+            weight, share = program.weight(arg), 1.0
             if name == "embedding":
-                read += weight.bytes // max(weight.shape[0], 1)
+                share = tokens / max(weight.shape[0], 1)
             elif name == "expert_linear":
-                read += weight.bytes * int(type_of(node).shape[1]) // int(node.kwargs["experts"])  # type: ignore[arg-type]
-            else:
-                read += weight.bytes
-    return Cost(flops, moved, read)
+                share = 1 - (1 - int(type_of(node).shape[1]) / int(node.kwargs["experts"])) ** tokens  # type: ignore[arg-type]
+            read += weight.bytes * share
+    return round(read)
 
 
 def cache_bytes_per_token(program: Program, element_bytes: int = 4) -> int:

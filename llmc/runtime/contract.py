@@ -37,6 +37,7 @@ from llmc.runtime.batch import BLOCK, POSITION, Batch, InputSpec, Int32
 if TYPE_CHECKING:
     from llmc.ir.program import Program
     from llmc.ir.types import TensorType
+    from llmc.runtime.profile import ProfiledExecutable
 
 __all__ = ["BLOCK", "POSITION", "Availability", "Backend", "Batch", "Context", "Executable", "InputSpec", "Int32"]
 
@@ -207,6 +208,13 @@ class Backend(ABC):
         multiplication and an addition being two. Empty where the backend cannot tell.
         """
         return {}
+
+    def profiled(self, program: Program, executable: Executable) -> ProfiledExecutable:
+        """What measures where the time of each step goes; it computes bit for bit what `executable` does.
+
+        executable: what `lower` gave for this program, or `open`. Raises UnsupportedError where the backend cannot tell.
+        """
+        raise UnsupportedError(f"backend '{self.name}' cannot tell where the time of a step goes; bench it without a profile")
 
     def version(self) -> str:
         """What it runs on besides llmc, by version: a compiler, a library. For listings; empty if there is nothing."""

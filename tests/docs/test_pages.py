@@ -86,6 +86,10 @@ def test_commands_of_the_page_about_artifacts_work(checkout, monkeypatch):
     assert "model.cpp: edited" in printed["llmc rebuild build/tiny"]
 
 
+def test_commands_of_the_page_about_profiling_work(checkout, monkeypatch):
+    commands("docs/profiling.md", monkeypatch)
+
+
 def test_page_of_the_dialect_is_up_to_date():
     made = runpy.run_path(str(ROOT / "docs" / "dialect.py"), run_name="dialect")
     assert (ROOT / "docs" / "dialect.md").read_text() == made["page"](), "run: python docs/dialect.py"
@@ -101,7 +105,7 @@ def test_page_of_backends_is_up_to_date():
 
 
 PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs/architecture.md", "docs/artifact.md", "docs/backends.md",
-         "docs/writing_a_backend.md", "docs/writing_a_pass.md")  # fmt: skip
+         "docs/profiling.md", "docs/writing_a_backend.md", "docs/writing_a_pass.md")  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -29,3 +29,28 @@ def test_bench_without_a_compiler_tells_that_limits_are_not_known(run, artifact,
 def test_bench_beyond_the_context_is_refused(run, artifact):
     code, _, err = run("bench", artifact, "--prompt-tokens", 500, "--new-tokens", 20)
     assert code == 2 and "llmc: error: prompt and new tokens are 520 together; the model's context has 512" in err
+
+
+def test_profile_shows_where_the_time_goes(run, artifact):
+    code, out, err = run("bench", artifact, *SHORT, "--profile")
+    assert code == 0, err
+    for text in ("prefill: 16 tokens after 0", "decode: 1 token after 16", "linear_w8a8", "waiting", "outside", "share of it"):
+        assert text in out
+    assert "model.layers.*.mlp.down_proj" in out and "…" not in out
+    assert max(map(len, out.splitlines())) <= 160
+
+
+def test_profile_as_json_has_every_part(run, artifact):
+    code, out, err = run("bench", artifact, *SHORT, "--profile", "--json")
+    assert code == 0, err
+    data = json.loads(out)
+    for phase in (data["prefill"], data["decode"]):
+        assert sum(part["seconds"] for part in phase["parts"]) == pytest.approx(phase["seconds"])
+        assert sum(part["work"]["bytes"] for part in phase["parts"]) == pytest.approx(phase["work"]["bytes"])
+        assert {part["layer"] for part in phase["parts"]} == {None, 0, 1, 2}
+    assert data["limits"]["giga_per_second"]["read"]["best"] > 0
+
+
+def test_profile_of_another_backend_is_refused_by_its_name(run, artifact):
+    code, out, err = run("bench", artifact, *SHORT, "--profile", "--backend", "eager")
+    assert code == 2 and out == "" and "backend 'eager' cannot tell where the time of a step goes" in err
