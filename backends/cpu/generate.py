@@ -21,10 +21,9 @@ from llmc.backends.cpu.plan import (
     CTYPES,
     Buffer,
     Location,
+    Plan,
     Statement,
-    assign_offsets,
-    place_barriers,
-    set_lifetimes,
+    repeatable,
     whole,
 )
 from llmc.backends.cpu.score import functor
@@ -34,8 +33,8 @@ from llmc.ir.program import Program, origin_of, type_of
 from llmc.runtime.contract import unsupported
 
 SAID = (
-    "llmc", "row", "std", "team", "step", "model", "layer", "top", "all", "Model", "Layer", "Step", "Team", "Tokens",
-    "Lanes",
+    "llmc", "row", "rows", "few", "own", "std", "team", "step", "model", "layer", "top", "all", "Model", "Layer", "Step",
+    "Team", "Tokens", "Lanes",
 )  # fmt: skip
 """Names that the generated function uses."""
 
@@ -43,7 +42,8 @@ SAID = (
 class Generator:
     """Walks the nodes, places their values and collects statements; `llmc.backends.cpu.source` prints them.
 
-    inputs, outputs: the caller's memory in the order of the C interface; buffers: memory in the arena, `arena` bytes a row.
+    inputs, outputs: the caller's memory in the order of the C interface; buffers: memory of the step itself. many, few: the
+    plans for steps of many and of few rows.
     orders: of the choices of experts, by what chose. kernels: for each instantiation of a kernel that is compiled
     apart, its header and what it needs before that.
     prologue, body, epilogue: statements before, in and after the loop over layers; carried: what goes from layer to layer.
@@ -74,9 +74,10 @@ class Generator:
         self._locations.update(zip(inputs, map(whole, self.inputs), strict=True))
         self._walk()
         sections = self.prologue, self.body, self.epilogue
-        self.barriers = [place_barriers(section) for section in sections]
-        set_lifetimes(sections, self.buffers)
-        self.arena = assign_offsets(self.buffers)
+        self.many = Plan(sections)
+        self.few = Plan(sections, repeatable([statement for section in sections for statement in section]))
+        for statement in self.few.repeated:  # `rows` is the team, or with few rows each thread alone
+            statement.text = re.sub(r"\bteam\b", "rows", statement.text)
 
     # ---- the walk
 

@@ -59,7 +59,7 @@ class Stamped:
 
     def __init__(self, generator: Generator) -> None:
         self.spans: list[Span] = []
-        self._main = main_statements(generator)
+        self._main, self._waits = main_statements(generator), generator.many.waits | generator.few.waits
         sections = ((generator.prologue, 1), (generator.body, generator.layers), (generator.epilogue, 1))
         statements = [(section, layers) for section, layers in sections if section]
         before: list[str] = []  # what was at work last when a section begins
@@ -75,7 +75,7 @@ class Stamped:
         for index, statement in enumerate(section):
             names, code = _names(statement, layers), code_of(statement.text)
             lines = [statement.text, self._stamp([Span(name, code, id(statement) in self._main) for name in names])]
-            if statement.barrier or (index == 0 and before):
+            if statement in self._waits or (index == 0 and before):
                 waited = _names(section[index - 1], layers) if index else before
                 lines.insert(0, self._stamp([Span(name, "", False) for name in waited]))
             statement.text = "\n".join(lines)

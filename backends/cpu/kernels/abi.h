@@ -1,6 +1,6 @@
 // The C interface (llmc.h) of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of
-// activations), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a block of each cache), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and
-// forward().
+// activations), FEW (rows), FEW_SHARED and FEW_OWN (bytes a row up to so many), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a
+// block of each cache), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and forward().
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -22,7 +22,7 @@ void* allocate(int64_t count, int64_t bytes) {
 struct Context {
     const Model* model;
     int threads;
-    int64_t capacity = 0;
+    int64_t capacity = 0;   // bytes of the arena
     char* arena = nullptr;
     float* caches[CACHES > 0 ? CACHES : 1] = {};
     Context(const Model* model, int threads) : model(model), threads(threads) {}
@@ -88,13 +88,14 @@ void llmc_free_context(void* context) { delete static_cast<Context*>(context); }
 int llmc_step(void* handle, const LlmcBatch* batch) {
     Context& context = *static_cast<Context*>(handle);
     return guarded([&] {
-        const int64_t rows = batch->tokens > batch->rows ? batch->tokens : batch->rows;
-        if (rows > context.capacity) {
+        const int64_t rows = std::max(batch->tokens, batch->rows);
+        const int64_t bytes = rows <= FEW ? FEW_SHARED + context.threads * FEW_OWN : ARENA;   // of a row
+        if (rows > context.capacity / bytes) {
             std::free(context.arena);
             context.arena = nullptr;
             context.capacity = 0;
-            context.arena = static_cast<char*>(allocate(rows, ARENA));
-            context.capacity = rows;
+            context.arena = static_cast<char*>(allocate(rows, bytes));
+            context.capacity = rows * bytes;
         }
         for (int64_t i = 0; i < batch->copies; i++)
             for (int c = 0; c < CACHES; c++)
@@ -103,7 +104,7 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
                             CACHE_FLOATS[c] * sizeof(float));
         const Step step{
             {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
-            batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, context.capacity};
+            batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, rows};
         if (context.threads == 1) {  // without OpenMP, whose threads are lost when a process forks
             forward(*context.model, step, Team{0, 1});
             return;

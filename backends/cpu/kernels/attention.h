@@ -27,11 +27,11 @@ struct Step {
     void* const* outputs;
     float* const* caches;
     char* arena;
-    int64_t capacity;
+    int64_t most;   // tokens or rows, whichever are more
     mutable Barrier meeting;
     void barrier(Team team) const { meeting.wait(team); }
     template <class T>
-    T* at(int64_t offset) const { return reinterpret_cast<T*>(arena + offset * capacity); }
+    T* at(int64_t offset) const { return reinterpret_cast<T*>(arena + offset * most); }
 };
 
 // Keys of the step into the cache: [block][G][D][BLOCK], so that a vector holds one element of the keys of many positions.
