@@ -22,7 +22,7 @@ constexpr int step_bytes(Storage storage) { return storage == NIBBLES ? 256 : 51
 }  // namespace llmc
 
 // Each defines: Sums, and what they begin at (all_sums, zeros_times); floats of them; multiply_step, which adds to them;
-// TILE_ROWS by TILE_PANELS, as many as registers hold beside what they are added to; BYTES_ZERO, what BYTES are too large by
+// tile_rows by TILE_PANELS, as many as registers hold beside what they are added to; BYTES_ZERO, what BYTES are too large by
 // when they are multiplied.
 #if defined(__AVX512VNNI__)
 #include "integers_avx512.h"

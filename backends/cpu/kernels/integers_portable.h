@@ -7,7 +7,8 @@ namespace llmc {
 struct Sums {
     int32_t lane[LANES] __attribute__((aligned(64)));
 };
-constexpr int TILE_ROWS = 4, TILE_PANELS = 1;
+constexpr int TILE_PANELS = 1;
+constexpr int tile_rows(Storage) { return 4; }
 constexpr int BYTES_ZERO = 0;
 
 inline Sums all_sums(int32_t x) {

@@ -44,28 +44,39 @@ inline void unpack(const uint8_t* nibbles, int steps, uint8_t* codes) {
         }
 }
 
-// ROWS rows by PANELS panels: groups first to last are added to acc. codes: of the first panel's first group, `panel_bytes` apart.
-// minus: of each row, `minus_row` apart, from the first group on.
-template <Storage STORAGE, int ROWS, int PANELS, int GROUPS, class W>
-inline void tile(const W& w, const uint8_t* codes, int64_t panel_bytes, int64_t panel, const int8_t* x, const int32_t* minus,
-                 int64_t minus_row, int first, int last, Lanes acc[ROWS][PANELS]) {
+// Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. next: what is announced meanwhile, LINES lines of
+// each panel for every 32 inputs.
+struct Codes {
+    const uint8_t* codes;
+    int64_t panel_bytes;
+    const uint8_t* next;
+    int64_t next_panel;
+};
+
+// ROWS rows by PANELS panels: groups first to last are added to acc. minus: of each row and group, minus MIDDLE times the sum.
+template <Storage STORAGE, int ROWS, int PANELS, int LINES, int GROUPS, class W>
+inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, const int32_t* minus, int first, int last,
+                 Lanes acc[ROWS][PANELS]) {
     constexpr int steps = W::GROUP / STEP;
     Lanes total[ROWS][PANELS];   // in registers: the compiler cannot know that acc is not among what is read
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) total[r][p] = acc[r][p];
     for (int g = first; g < last; g++) {
         Sums s[ROWS][PANELS];
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p) * GROUPS + g, minus[r * minus_row + g - first]);
+            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p) * GROUPS + g, minus[r * GROUPS + g]);
         for (int i = 0; i < steps; i++) {
-            const uint8_t* at = codes + (int64_t(g - first) * steps + i) * step_bytes(STORAGE);
-            if (STORAGE == W::STORAGE && ROWS <= TILE_ROWS / 2)
+            const int64_t step = int64_t(g - first) * steps + i;
 #pragma GCC unroll 4
-                for (int p = 0; p < PANELS; p++)
-                    for (int line = 0; line < step_bytes(STORAGE); line += 64) prefetch(at + p * panel_bytes + AHEAD + line);
-            multiply_step<STORAGE, ROWS, PANELS>(at, panel_bytes, x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
+            for (int p = 0; p < PANELS; p++)
+#pragma GCC unroll 8
+                for (int line = 0; line < LINES; line++) prefetch(from.next + p * from.next_panel + (step * LINES + line) * 64);
+            multiply_step<STORAGE, ROWS, PANELS>(from.codes + step * step_bytes(STORAGE), from.panel_bytes,
+                                                 x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
         }
 #pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) {
@@ -74,7 +85,9 @@ inline void tile(const W& w, const uint8_t* codes, int64_t panel_bytes, int64_t 
             for (int r = 0; r < ROWS; r++) total[r][p] = madd(floats(s[r][p]), scale, total[r][p]);
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) acc[r][p] = total[r][p];
 }
 
@@ -82,9 +95,13 @@ template <class W, int N, int K>
 struct IntegerProduct {
     static constexpr int GROUPS = (K + W::GROUP - 1) / W::GROUP;
     static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (N + LANES - 1) / LANES;   // of a row; panels
-    static constexpr int64_t PANEL = SIZE * LANES / (W::STORAGE == NIBBLES ? 2 : 1);
-    static constexpr int CHUNK = W::GROUP >= 1024 ? 1 : 1024 / W::GROUP;   // groups whose codes are unpacked at once
-    static constexpr int MANY = 8 * TILE_ROWS;                             // rows that an unpacked chunk serves
+    static constexpr int LINES = step_bytes(W::STORAGE) / 64;                                      // of 32 inputs of a panel
+    static constexpr int64_t PANEL = SIZE / STEP * LINES * 64;
+    static constexpr Storage UNPACKED = W::STORAGE == NIBBLES ? CODES : W::STORAGE;
+    static constexpr int FEW = tile_rows(W::STORAGE), TILE = tile_rows(UNPACKED);   // rows
+    static constexpr int64_t BLOCK_BYTES = 768 << 10;   // of rows that stay in the second cache while all panels pass
+    static constexpr int MANY = std::max<int64_t>(BLOCK_BYTES / SIZE, 8 * TILE) / TILE * TILE;     // rows of a block
+    static constexpr int CHUNK = std::min(GROUPS, std::max(8192 / W::GROUP, 1));   // groups whose codes are unpacked at once
 
     W w;
     Rounded x;
@@ -98,80 +115,84 @@ struct IntegerProduct {
                 put_lanes<N>(acc[r][p] * all(x.scale[r0 + r]), bias, y + (r0 + r) * N, (panel + p) * LANES);
     }
 
-    // Of rows r0 to r1 and groups first to last, minus MIDDLE times the sums.
-    void prepare(int64_t r0, int64_t r1, int first, int last, int32_t* minus) const {
-        for (int64_t r = r0; r < r1; r++)
-            for (int g = first; g < last; g++) *minus++ = -W::MIDDLE * x.sums[r * GROUPS + g];
+    void prepare(int64_t r0, int rows, int32_t* minus) const {
+        for (int i = 0; i < rows * GROUPS; i++) minus[i] = -W::MIDDLE * x.sums[r0 * GROUPS + i];
     }
+
+    const uint8_t* codes(int64_t panel) const { return w.codes + panel * PANEL; }
 
     // Few rows: each weight is read once, and taken apart in registers.
     template <int ROWS, int PANELS>
     void few(int64_t panel, int64_t r0, const int32_t* minus) const {
         Lanes acc[ROWS][PANELS] = {};
-        tile<W::STORAGE, ROWS, PANELS, GROUPS>(w, w.codes + panel * PANEL, PANEL, panel, x.values + r0 * SIZE, minus, GROUPS, 0,
-                                               GROUPS, acc);
+        const Codes from{codes(panel), PANEL, codes(panel) + AHEAD, PANEL};
+        tile<W::STORAGE, ROWS, PANELS, ROWS <= 3 ? LINES : 0, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
         put<ROWS, PANELS>(panel, r0, acc);
     }
 
     template <int ROWS>
     void few_rows(int64_t p0, int64_t p1, int64_t r0) const {
         int32_t minus[ROWS * GROUPS];
-        prepare(r0, r0 + ROWS, 0, GROUPS, minus);
+        prepare(r0, ROWS, minus);
         int64_t p = p0;
         for (; p + TILE_PANELS <= p1; p += TILE_PANELS) few<ROWS, TILE_PANELS>(p, r0, minus);
         if constexpr (COUNT % TILE_PANELS)
             for (; p < p1; p++) few<ROWS, 1>(p, r0, minus);
     }
 
-    // Many rows: codes of a chunk are taken apart once.
+    // Many rows: codes are taken apart once, and those of the next panels are announced meanwhile.
     template <int PANELS>
-    void many_nibbles(int64_t panel, int64_t r0, int64_t r1) const {
-        Lanes acc[MANY][PANELS] = {};
-        int32_t minus[MANY * CHUNK];
-        alignas(64) uint8_t codes[PANELS * CHUNK * W::GROUP * LANES];
-        constexpr int64_t chunk_bytes = int64_t(CHUNK) * W::GROUP * LANES;
+    void many(int64_t panel, int64_t r0, int64_t r1) const {
+        Lanes acc[CHUNK < GROUPS ? MANY : 1][PANELS] = {};
+        alignas(64) uint8_t unpacked[W::STORAGE == NIBBLES ? int64_t(PANELS) * CHUNK * W::GROUP * LANES : 1];
         for (int g = 0; g < GROUPS; g += CHUNK) {
-            const int stop = g + CHUNK < GROUPS ? g + CHUNK : GROUPS;
-            prepare(r0, r1, g, stop, minus);
-            for (int p = 0; p < PANELS; p++)
-                unpack(w.codes + (panel + p) * PANEL + g * (W::GROUP * LANES / 2), (stop - g) * (W::GROUP / STEP),
-                       codes + p * chunk_bytes);
-            by_tiles<(TILE_ROWS + 1) / 2, TILE_ROWS>(r0, r1, [&](auto rows, int64_t r) {
-                tile<CODES, rows.value, PANELS, GROUPS>(w, codes, chunk_bytes, panel, x.values + r * SIZE,
-                                                        minus + (r - r0) * (stop - g), stop - g, g, stop, acc + (r - r0));
+            const int stop = std::min(g + CHUNK, GROUPS), steps = (stop - g) * (W::GROUP / STEP);
+            const uint8_t* start = codes(panel) + int64_t(g) * (W::GROUP / STEP) * LINES * 64;
+            Codes from{start, PANEL, start + PANELS * PANEL, PANEL};
+            if constexpr (W::STORAGE == NIBBLES) {
+                for (int p = 0; p < PANELS; p++) unpack(start + p * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
+                from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
+            }
+            int turn = 0;
+            by_tiles<(TILE + 1) / 2, TILE>(r0, r1, [&](auto rows, int64_t r) {
+                Codes part = from;
+                part.next += turn++ % LINES * steps * 64;
+                block<rows.value, PANELS>(part, panel, r, g, stop, acc + (CHUNK < GROUPS ? r - r0 : 0));
             });
         }
-        for (int64_t r = r0; r < r1; r++) put<1, PANELS>(panel, r, acc + (r - r0));
     }
 
-    template <int PANELS>
-    void many_bytes(int64_t panel, int64_t r0, int64_t r1) const {
-        by_tiles<(TILE_ROWS + 1) / 2, TILE_ROWS>(r0, r1, [&](auto rows, int64_t r) {
-            int32_t minus[rows.value * GROUPS];
-            prepare(r, r + rows.value, 0, GROUPS, minus);
-            few<rows.value, PANELS>(panel, r, minus);
-        });
-    }
-
-    template <int PANELS>
-    void panels(int64_t panel, int64_t r0, int64_t r1) const {
-        if constexpr (W::STORAGE == NIBBLES)
-            by_parts(r0, r1, MANY, [&](int64_t r, int64_t stop) { many_nibbles<PANELS>(panel, r, stop); });
-        else
-            many_bytes<PANELS>(panel, r0, r1);
+    // A function of its own: with others around it, g++ keeps sums in memory.
+    template <int ROWS, int PANELS>
+    __attribute__((noinline)) void block(const Codes& from, int64_t panel, int64_t r, int g, int stop, Lanes acc[][PANELS]) const {
+        int32_t minus[ROWS * GROUPS];
+        prepare(r, ROWS, minus);
+        for (int i = 0; i < ROWS; i++)
+            for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * N + (panel + p) * LANES);
+        const int8_t* values = x.values + r * SIZE;
+        if constexpr (CHUNK < GROUPS) {
+            tile<UNPACKED, ROWS, PANELS, 1, GROUPS>(w, from, panel, values, minus, g, stop, acc);
+            if (stop == GROUPS) put<ROWS, PANELS>(panel, r, acc);
+        } else {
+            Lanes sums[ROWS][PANELS] = {};
+            tile<UNPACKED, ROWS, PANELS, 1, GROUPS>(w, from, panel, values, minus, 0, GROUPS, sums);
+            put<ROWS, PANELS>(panel, r, sums);
+        }
     }
 
     void run(int64_t rows, Team team) const {
         const Share<TILE_PANELS> share(rows, COUNT, team);
-        if (share.r1 - share.r0 <= TILE_ROWS) {
-            by_tiles<1, TILE_ROWS>(share.r0, share.r1,
-                                   [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
+        if (share.r1 - share.r0 <= FEW) {
+            by_tiles<1, FEW>(share.r0, share.r1,
+                             [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
             return;
         }
-        int64_t p = share.p0;
-        for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) panels<TILE_PANELS>(p, share.r0, share.r1);
-        if constexpr (COUNT % TILE_PANELS)
-            for (; p < share.p1; p++) panels<1>(p, share.r0, share.r1);
+        by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) {
+            int64_t p = share.p0;
+            for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) many<TILE_PANELS>(p, r, stop);
+            if constexpr (COUNT % TILE_PANELS)
+                for (; p < share.p1; p++) many<1>(p, r, stop);
+        });
     }
 };
 

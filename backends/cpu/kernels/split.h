@@ -8,6 +8,7 @@ namespace llmc {
 constexpr int AHEAD = 2048;   // bytes by which reading of weights is announced
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+inline void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
 // A thread's part: panels p0 to p1 of rows r0 to r1. Panels are split, but rows where they are many and panels too few; what
 // begins in the middle of the panels begins at a multiple of TOGETHER.
@@ -36,7 +37,7 @@ inline void by_parts(int64_t r0, int64_t r1, int most, F f) {
 // f(std::integral_constant<int, ROWS>, r) for such parts; LEAST: of a part, which follows from the least r1 - r0 there is.
 template <int LEAST, int MOST, class F>
 inline void by_tiles(int64_t r0, int64_t r1, F f) {
-    static_assert(LEAST >= 1 && MOST - LEAST < 6, "a case for each size");
+    static_assert(LEAST >= 1 && MOST - LEAST < 8, "a case for each size");
     by_parts(r0, r1, MOST, [&](int64_t r, int64_t stop) {
         switch (MOST - int(stop - r)) {
             case 0: return f(std::integral_constant<int, MOST>(), r);
@@ -45,6 +46,8 @@ inline void by_tiles(int64_t r0, int64_t r1, F f) {
             case 3: if constexpr (MOST - 3 >= LEAST) return f(std::integral_constant<int, MOST - 3>(), r); break;
             case 4: if constexpr (MOST - 4 >= LEAST) return f(std::integral_constant<int, MOST - 4>(), r); break;
             case 5: if constexpr (MOST - 5 >= LEAST) return f(std::integral_constant<int, MOST - 5>(), r); break;
+            case 6: if constexpr (MOST - 6 >= LEAST) return f(std::integral_constant<int, MOST - 6>(), r); break;
+            case 7: if constexpr (MOST - 7 >= LEAST) return f(std::integral_constant<int, MOST - 7>(), r); break;
         }
     });
 }

@@ -81,6 +81,21 @@ def test_one_row_and_many_give_the_same_bits_for_any_number_of_threads(executabl
             assert np.array_equal(few[name], many[name][:count]), (name, count, threads)
 
 
+def test_rows_too_wide_to_be_unpacked_at_once_give_the_same():
+    def wide(e, ids):
+        x = e.op(ops.embedding, ids, weight(e, "table", 20, 8230))
+        return e.op(ops.linear, x, e.weight(stored("int4g32", 35, 8230), "w"), activations="int8")
+
+    made = program(wide)
+    want = step(EagerBackend().lower(made), range(20))["logits"]
+    for target in HERE:
+        executable = CpuBackend(target).lower(made)
+        many = step(executable, range(20))["logits"]
+        assert relative_error(many, want) <= TOLERANCE["int8"], target.name
+        for count in (1, 6, 9):
+            assert np.array_equal(step(executable, range(count))["logits"], many[:count]), (target.name, count)
+
+
 def test_sums_that_may_leave_32_bits_are_refused():
     def wide(e, ids):
         x = e.op(ops.embedding, ids, weight(e, "table", 2, 66000))
