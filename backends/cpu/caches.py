@@ -31,6 +31,8 @@ class Caches:
     def __init__(self) -> None:
         self.floats: list[int] = []
         """Of a block, for each cache in order."""
+        self.widest = 0
+        """Elements of the largest head of values."""
         self._slots: dict[Pair, Slot] = {}
         self._first = self._each = 0
 
@@ -41,6 +43,7 @@ class Caches:
             return self._slots[pair], False
         index = len(self.floats)
         self.floats += [type_of(node.args[operand]).width * BLOCK for operand in (1, 2)]
+        self.widest = max(self.widest, type_of(node.args[2]).fixed[1])
         self._slots[pair] = self._slot(index, f"l * {self._each} + " if loop else "")
         return self._slots[pair], True
 

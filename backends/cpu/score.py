@@ -101,7 +101,7 @@ def functor(name: str, score: ScoreExpr, admits: ScoreExpr) -> str:
     return "\n".join([
         f"// {comment(f'score: {score}; keys: {admits}')}",
         f"struct {name} {{",
-        f"    static constexpr bool everything = {str(everything).lower()};",
+        f"    static constexpr bool everything = {str(everything).lower()}, plain = {str(score == SCORE).lower()};",
         f"    static inline float score(float s, int h, {index} q, {index} k) {{ return {changed}; }}",
         f"    static inline bool admits(int h, {index} q, {index} k) {{ return {admitted}; }}",
         f"    static inline int first(int q) {{ return {first}; }}",

@@ -74,6 +74,7 @@ def constants(g: Generator) -> str:
         *interface(g),
         f"constexpr int CACHES = {len(g.caches.floats)};",
         f"constexpr int64_t CACHE_FLOATS[] = {{{floats}}};  // of a block, for each cache",
+        f"constexpr int64_t PARTIAL = partial_floats({g.caches.widest});",
     ])
 
 

@@ -63,5 +63,5 @@ def attend(g: Generator, node: Node, query: Location, sinks_at: int) -> None:
     kernel = g.kernel("attention_impl.h", "attention", *sizes, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {keys.name}, {values.name}, {sinks}, {scale}, "
-            f"{target.pointer}, step.tokens, team")  # fmt: skip
+            f"{target.pointer}, step, team")  # fmt: skip
     g.add(node, f"{kernel}({args});", target, reads=[query, keys, values])

@@ -40,7 +40,7 @@ def attention_whole(g: Generator, node: Node, query: Location, key: Location, si
     kernel = g.kernel("sequences_impl.h", "attention_whole", heads, groups, size, width, biased, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {packed[0].pointer}, {packed[1].pointer}, {sinks}, {bias}, {scale}, "
-            f"{target.pointer}, step.tokens, team")  # fmt: skip
+            f"{target.pointer}, step, team")  # fmt: skip
     g.add(node, f"{kernel}({args});", target, reads=[query, *packed])
 
 

@@ -1,6 +1,7 @@
 // The C interface (llmc.h) of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of
 // activations), FEW (rows), FEW_SHARED and FEW_OWN (bytes a row up to so many), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a
-// block of each cache), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and forward().
+// block of each cache), PARTIAL (floats that attention leaves of a chunk), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and
+// forward().
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -25,10 +26,13 @@ struct Context {
     int64_t capacity = 0;   // bytes of the arena
     char* arena = nullptr;
     float* caches[CACHES > 0 ? CACHES : 1] = {};
+    float* partials = nullptr;
+    int64_t chunks = 0;
     Context(const Model* model, int threads) : model(model), threads(threads) {}
     Context(const Context&) = delete;
     ~Context() {
         std::free(arena);
+        std::free(partials);
         for (float* cache : caches) std::free(cache);
     }
 };
@@ -79,6 +83,10 @@ int llmc_context(const void* model, int64_t blocks, int threads, void** out) {
         auto context = std::make_unique<Context>(static_cast<const Model*>(model), threads);
         for (int i = 0; i < CACHES; i++)
             context->caches[i] = static_cast<float*>(allocate(blocks, CACHE_FLOATS[i] * int64_t(sizeof(float))));
+        if (CACHES > 0 && threads > 1) {  // most of it is never touched
+            context->chunks = blocks / (CHUNK / BLOCK) + 1;
+            context->partials = static_cast<float*>(allocate(context->chunks * threads, PARTIAL * int64_t(sizeof(float))));
+        }
         *out = context.release();
     });
 }
@@ -104,7 +112,8 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
                             CACHE_FLOATS[c] * sizeof(float));
         const Step step{
             {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
-            batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, rows};
+            batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, rows,
+            context.partials, context.chunks};
         if (context.threads == 1) {  // without OpenMP, whose threads are lost when a process forks
             forward(*context.model, step, Team{0, 1});
             return;

@@ -6,6 +6,11 @@
 
 namespace llmc {
 
+constexpr int CHUNK = 4 * BLOCK;                   // positions that attention weighs at once
+constexpr int TILE_ROWS = 32, TILE_HEADS = 16;     // of attention: rows that share keys, and of how many heads at most
+// What a chunk gives a tile: for each row a sum of values of D, its weight, and the largest score.
+constexpr int64_t partial_floats(int d) { return TILE_ROWS * ((d + LANES - 1) / LANES * LANES + 2); }
+
 // What a step knows of its tokens.
 struct Tokens {
     int64_t count;
@@ -28,6 +33,8 @@ struct Step {
     float* const* caches;
     char* arena;
     int64_t most;   // tokens or rows, whichever are more
+    float* partials;   // [threads][chunks] of what attention leaves for other threads
+    int64_t chunks;    // of the longest sequence that the cache has room for
     mutable Barrier meeting;
     void barrier(Team team) const { meeting.wait(team); }
     template <class T>
@@ -70,9 +77,9 @@ void write_values(const float* x, int64_t stride, float* cache, const Tokens& to
     }
 }
 
-// F says what is done to a score and which keys are admitted; see Tile.
+// F says what is done to a score and which keys are admitted; see Tile. Threads may wait for each other within.
 template <int H, int G, int D, int DV, class F>
 void attention(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, float scale,
-               float* y, const Tokens& tokens, Team team);
+               float* y, const Step& step, Team team);
 
 }  // namespace llmc

@@ -51,7 +51,7 @@ void pack_values(const float* x, int64_t stride, float* packed, const Tokens& to
 // Over packed keys and values. BIASED: with a bias. F: see Tile.
 template <int H, int G, int D, int DV, bool BIASED, class F>
 void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, Bias bias,
-                     float scale, float* y, const Tokens& tokens, Team team);
+                     float scale, float* y, const Step& step, Team team);
 
 enum class Pooled { sum, mean, max };
 
