@@ -85,6 +85,7 @@ def build(code: Code) -> Path:
 
     What is missing is compiled on all cores; each kernel that is finished is reported (`llmc.runtime.progress`).
     """
+    toolchain.check_machine(code.target.name, code.target.machine)
     folder = store.cache_folder()
     parts = (f"{name}\0{text}" for name, text in code.texts.items())
     return store.kept(folder / code.digest(*parts), LIBRARY, lambda work: _library(code, folder, work))
@@ -110,7 +111,7 @@ def _library(code: Code, folder: Path, work: Path) -> None:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     made = [str(objects[name]) for name in code.kernels]
-    toolchain.run([*code.compile, "-shared", "-o", LIBRARY, f"{SOURCE}.o", *made], work, LIBRARY)
+    toolchain.run([*code.compile, "-shared", "-o", LIBRARY, f"{SOURCE}.o", *made], work, LIBRARY, code.target.machine)
     (work / f"{SOURCE}.o").unlink()
 
 
@@ -122,4 +123,4 @@ def _compile(code: Code, text: str, name: str, work: Path, made: str) -> None:
     """One file to an object, all that it includes beside it."""
     for file, content in {name: text, **code.included(text)}.items():
         (work / file).write_text(content)
-    toolchain.run([*code.compile, "-c", "-o", made, name], work, made)
+    toolchain.run([*code.compile, "-c", "-o", made, name], work, made, code.target.machine)

@@ -99,7 +99,7 @@ class CpuExecutable(Executable):
     def __init__(self, path: Path, weights: NDArray[np.uint8], facts: Facts, texts: dict[str, str]) -> None:
         self.path, self.weights, self.facts = path, weights, facts
         self.inputs, self.outputs, self.block_bytes = facts.inputs, facts.outputs, facts.block_bytes
-        self.target, self.needs = facts.target, facts.needs
+        self.target, self.machine, self.needs = facts.target, TARGETS[facts.target].machine, facts.needs
         self.whole_sequences, self._texts = facts.whole_sequences, texts
         self._file = path.open("rb")  # for `save`: another model may take the place of the file that was loaded
         weakref.finalize(self, self._file.close)

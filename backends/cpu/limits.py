@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from pathlib import Path
 
 from llmc.backends.cpu import store, toolchain
@@ -32,6 +33,6 @@ def _program() -> Path:
 
     def make(work: Path) -> None:
         (work / SOURCE).write_text(text)
-        toolchain.run([*words, "-o", PROGRAM, SOURCE], work, PROGRAM)
+        toolchain.run([*words, "-o", PROGRAM, SOURCE], work, PROGRAM, platform.machine())
 
     return store.kept(store.cache_folder() / "limits" / digest, PROGRAM, make)

@@ -8,51 +8,60 @@ from dataclasses import dataclass
 from llmc.errors import UnsupportedError
 from llmc.runtime import processor
 
-X86 = ("x86_64", "AMD64")
-
 
 @dataclass(frozen=True)
 class Target:
     """An instruction set.
 
-    flags: for the compiler. needs: extensions of the processor without which the code does not run, as Linux calls them.
+    flags: for the compiler. kind: of the machine, as `platform.machine()` calls it; empty for that of this one. needs:
+    extensions of the processor without which the code does not run, as Linux calls them.
     """
 
     name: str
     summary: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    kind: str = ""
     needs: tuple[str, ...] = ()
 
     @property
-    def lacking(self) -> tuple[str, ...]:
-        """What this processor does not have of what is needed."""
-        return tuple(name for name in self.needs if name not in processor.extensions())
+    def machine(self) -> str:
+        """The kind of the machine that code is made for."""
+        return self.kind or platform.machine()
+
+    @property
+    def lacking(self) -> str:
+        """Why code for it cannot run here; empty if it can."""
+        return processor.lacking(self.machine, self.needs)
 
     def check(self) -> None:
         """Raise UnsupportedError if code for it cannot run here."""
         if self.lacking:
-            raise UnsupportedError(
-                f"code for '{self.name}' does not run on this processor, which lacks {', '.join(self.lacking)}; "
-                f"compile for '{best().name}'"
-            )
+            raise UnsupportedError(f"code for '{self.name}' does not run here: {self.lacking}; compile for '{best().name}'")
 
 
-def on_x86(*names: str) -> tuple[str, ...]:
-    """Flags that name extensions of x86 to the compiler."""
-    return tuple(f"-m{name}" for name in names)
+def on_x86(name: str, summary: str, extensions: str, needs: str, *flags: str) -> Target:
+    """A target of extensions of x86, as compilers and as Linux call them."""
+    return Target(name, summary, (*(f"-m{name}" for name in extensions.split()), *flags), "x86_64", tuple(needs.split()))
 
 
-AVX512 = Target(
+def on_arm(name: str, summary: str, extensions: str, needs: str) -> Target:
+    """A target of Armv8.2 with extensions, as compilers and as Linux call them."""
+    return Target(name, summary, ("-march=" + "+".join(("armv8.2-a", *extensions.split())),), "aarch64", tuple(needs.split()))
+
+
+AVX512 = on_x86(
     "avx512",
     "AVX-512 with VNNI and BF16",
-    (*on_x86("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16", "fma", "f16c"),
-     "-mprefer-vector-width=512"),
-    ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16", "fma", "f16c"),
-)  # fmt: skip
-AVX2 = Target("avx2", "AVX2 with FMA and F16C", on_x86("avx2", "fma", "f16c"), ("avx2", "fma", "f16c"))
-PORTABLE = Target("portable", "C++ alone", ())
-TARGETS = {target.name: target for target in (AVX512, AVX2, PORTABLE)}
-"""From the best to the one that every processor runs."""
+    "avx512f avx512bw avx512vl avx512dq avx512vnni avx512bf16 fma f16c",
+    "avx512f avx512bw avx512vl avx512dq avx512_vnni avx512_bf16 fma f16c",
+    "-mprefer-vector-width=512",
+)
+AVX2 = on_x86("avx2", "AVX2 with FMA and F16C", "avx2 fma f16c", "avx2 fma f16c")
+NEON_I8MM = on_arm("neon-i8mm", "Arm NEON with dot products, I8MM and BF16", "dotprod i8mm bf16", "asimd asimddp i8mm bf16")
+NEON = on_arm("neon", "Arm NEON with dot products", "dotprod", "asimd asimddp")
+PORTABLE = Target("portable", "C++ alone")
+TARGETS = {target.name: target for target in (AVX512, AVX2, NEON_I8MM, NEON, PORTABLE)}
+"""From the best to the one that every processor runs, of each kind of machine."""
 
 
 def best() -> Target:
@@ -61,10 +70,7 @@ def best() -> Target:
 
 
 def named(name: str) -> Target:
-    """The target of a name. Raises UnsupportedError if there is none, or none on this kind of machine."""
+    """The target of a name. Raises UnsupportedError if there is none."""
     if name not in TARGETS:
         raise UnsupportedError(f"the cpu backend makes no code for '{name}'; it does for {', '.join(TARGETS)}")
-    target = TARGETS[name]
-    if target.needs and platform.machine() not in X86:
-        raise UnsupportedError(f"code for '{name}' is made on x86 machines only, not on {platform.machine()}; take 'portable'")
-    return target
+    return TARGETS[name]

@@ -21,6 +21,8 @@ which decides otherwise for one row than for four."""
 
 COMPILER_VARIABLE = "CXX"
 ELF = b"\x7fELF"
+ELF_MACHINES = {"x86_64": b"\x3e\x00", "aarch64": b"\xb7\x00"}
+"""How files of compiled code name the machine that it is for, at byte 18."""
 
 
 def compiler() -> str:
@@ -49,8 +51,27 @@ def compiler_version(words: tuple[str, ...]) -> str:
     return execute([*words, "--version"], Path.cwd()).stdout.split("\n")[0]
 
 
-def run(words: list[str], folder: Path, made: str) -> None:
-    """Run the compiler. Raises ToolchainError with what it printed, or if it did not write the file `made`."""
+@lru_cache(maxsize=8)
+def makes_code_for(words: tuple[str, ...]) -> str:
+    """The kind of machine that a compiler makes code for; empty if it does not tell."""
+    done = execute([*words, "-dumpmachine"], Path.cwd())
+    return "" if done.returncode else done.stdout.strip().partition("-")[0]
+
+
+def check_machine(target: str, machine: str) -> None:
+    """Raise ToolchainError if the compiler makes code for another kind of machine than a target's."""
+    words = command()
+    told = makes_code_for(tuple(words))
+    if told in ELF_MACHINES and told != machine:
+        cross = f"{machine}-linux-gnu-g++"
+        raise ToolchainError(
+            f"code for '{target}' is for {machine}, and {shlex.join(words)} makes code for {told}; "
+            f"name a compiler for {machine} in {COMPILER_VARIABLE} ({COMPILER_VARIABLE}={cross})"
+        )
+
+
+def run(words: list[str], folder: Path, made: str, machine: str) -> None:
+    """Run the compiler. Raises ToolchainError with what it printed, or if it did not write the file `made` for the machine."""
     done = execute(words, folder)
     output = (done.stderr or done.stdout).strip()
     shown = "\n".join(output.splitlines()[:40])
@@ -61,15 +82,18 @@ def run(words: list[str], folder: Path, made: str) -> None:
         hint = "\nThe compiler needs OpenMP (libgomp for g++, libomp for clang)." if re.search("omp", output) else ""
         raise ToolchainError(f"{' '.join(words)} failed with status {done.returncode}:\n{shown}{hint}")
     file = folder / made
-    if not file.is_file() or not _is_code(file):
-        raise ToolchainError(f"{' '.join(words)} reported success but did not write {made}{': ' if shown else ''}{shown}")
+    if not file.is_file() or not _is_code(file, machine):
+        problem = f"{' '.join(words)} reported success but did not write {made} for {machine}"
+        raise ToolchainError(f"{problem}: {shown}" if shown else problem)
 
 
-def _is_code(file: Path) -> bool:
-    """Whether a file begins as compiled code does here; what is kept is loaded without another look."""
+def _is_code(file: Path, machine: str) -> bool:
+    """Whether a file begins as compiled code for a machine does; what is kept is loaded without another look."""
     with file.open("rb") as opened:
-        start = opened.read(len(ELF))
-    return start == ELF if sys.platform == "linux" else bool(start)
+        start = opened.read(20)
+    if sys.platform != "linux":
+        return bool(start)
+    return start.startswith(ELF) and start[18:20] == ELF_MACHINES.get(machine, start[18:20])
 
 
 def execute(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

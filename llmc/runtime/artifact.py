@@ -58,7 +58,7 @@ def _write(model: CompiledModel, folder: Path) -> None:
     executable = model.executable
     (folder / EXECUTABLE_FOLDER).mkdir()
     executable.save(folder / EXECUTABLE_FOLDER)
-    target = Target.here(executable.target, executable.needs) if executable.target else None
+    target = Target(executable.target, executable.machine, executable.needs) if executable.target else None
     records = [record.to_json() for record in model.records]
     Manifest(model.info.to_json(), records, describe_all(folder), target).write(folder)
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import operator
 import os
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -84,6 +85,9 @@ class Executable(ABC):
 
     target: str = ""
     """The instruction set that the code is for, by the backend's name of it; empty if it is for any machine."""
+
+    machine: str = platform.machine()
+    """The kind of machine that the code is for."""
 
     needs: tuple[str, ...] = ()
     """What the processor must have, as Linux lists it in /proc/cpuinfo; checked before anything of a saved model is opened."""

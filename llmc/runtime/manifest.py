@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,11 +32,6 @@ class Target:
     name: str
     machine: str
     needs: tuple[str, ...]
-
-    @staticmethod
-    def here(name: str, needs: Iterable[str]) -> Target:
-        """Of code for processors like this one."""
-        return Target(name, platform.machine(), tuple(needs))
 
     @staticmethod
     def from_json(data: Any) -> Target:

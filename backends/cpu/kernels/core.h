@@ -8,8 +8,10 @@
 #include <limits>
 #include <omp.h>
 #include <thread>
-#ifdef __x86_64__
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace llmc {
@@ -22,6 +24,8 @@ constexpr int LANES = 16;   // outputs in a panel, partial sums in a reduction
 constexpr int WIDTH = 16, SUMS = 16;
 #elif defined(__AVX__)
 constexpr int WIDTH = 8, SUMS = 8;
+#elif defined(__aarch64__)
+constexpr int WIDTH = 4, SUMS = 16;
 #else
 constexpr int WIDTH = 4, SUMS = 8;
 #endif
@@ -55,8 +59,10 @@ public:
         }
         for (int turn = 0; round.load(std::memory_order_acquire) == now; turn++) {
             if (turn >= 500) std::this_thread::yield();
-#ifdef __x86_64__
+#if defined(__x86_64__)
             else _mm_pause();
+#elif defined(__aarch64__)
+            else __asm__ volatile("yield");
 #endif
         }
     }
@@ -93,7 +99,7 @@ inline Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
 
 // a b + c, rounded once where the processor can (the code is compiled without contraction: nothing else is fused).
 inline float madd(float a, float b, float c) {
-#ifdef __FMA__
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return __builtin_fmaf(a, b, c);
 #else
     return a * b + c;
@@ -104,6 +110,8 @@ inline Part madd(Part a, Part b, Part c) {
     return _mm512_fmadd_ps(a, b, c);
 #elif defined(__FMA__)
     return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    return Part(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
 #else
     return a * b + c;
 #endif
@@ -163,6 +171,8 @@ inline Lanes load_half(const uint16_t* p) {
     return each([=](int) { return Part(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))); });
 #elif defined(__F16C__)
     return each([=](int i) { return Part(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i))); });
+#elif defined(__aarch64__)
+    return each([=](int i) { return Part(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))); });
 #else
     float y[LANES];
     for (int i = 0; i < LANES; i++) y[i] = half_(p[i]);
@@ -211,6 +221,10 @@ inline Lanes seconds(const Pairs& x) {
 inline Lanes madd_pairs(int32_t x, const Pairs& y, const Lanes& s) {
 #if defined(__AVX512BF16__)
     return each([&](int i) { return Part(_mm512_dpbf16_ps(s.part[i], __m512bh(_mm512_set1_epi32(x)), __m512bh(y.part[i]))); });
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+    const auto numbers = [](const Words& words) { return vreinterpretq_bf16_u32(uint32x4_t(words)); };
+    const bfloat16x8_t both = numbers(uint32_t(x) - Words{});
+    return each([&](int i) { return Part(vbfdotq_f32(float32x4_t(s.part[i]), both, numbers(y.part[i]))); });
 #else
     const uint32_t first = uint32_t(x) << 16, second = uint32_t(x) & 0xFFFF0000u;
     float a, b;

@@ -28,6 +28,8 @@ constexpr int step_bytes(Storage storage) { return storage == NIBBLES ? 256 : 51
 #include "integers_avx512.h"
 #elif defined(__AVX2__)
 #include "integers_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "integers_neon.h"
 #else
 #include "integers_portable.h"
 #endif

@@ -8,7 +8,6 @@ import torch
 
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.score import functor, narrow
-from llmc.backends.cpu.targets import TARGETS
 from llmc.conformance.forms import CACHE_BLOCKS, Runner, relative_error
 from llmc.conformance.scores import BIAS, EXPRESSIONS, HEADS, SOFTCAP, WINDOW
 from llmc.errors import UnsupportedError
@@ -85,7 +84,7 @@ def stepped(target, sizes, threads=1, company=()):
     return {name: np.concatenate([part[name] for part in parts]) for name in CHOSEN[target]}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", CHOSEN)
 def test_attention_is_exact_and_the_same_bits_in_every_form_of_step(target):
     prefill = stepped(target, [TOKENS], threads=2)
     for name, values in prefill.items():

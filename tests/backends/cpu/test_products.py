@@ -105,8 +105,9 @@ def test_sums_that_may_leave_32_bits_are_refused():
         CpuBackend().lower(program(wide))
 
 
-def test_wide_sums_of_whole_numbers_are_exact():
-    """Bytes at the ends of their range, which saturate where pairs of products are added in 16 bits."""
+def wide_sums():
+    """Results, and a program for them, of bytes at the ends of their range, which saturate where pairs of products are added in
+    16 bits."""
     codes = torch.full((17, 96), -128, dtype=torch.int8)
     codes[::2] = 127
 
@@ -118,10 +119,14 @@ def test_wide_sums_of_whole_numbers_are_exact():
         x = e.op(ops.embedding, ids, e.weight(Stored(torch.tensor([[127.0], [-127.0]]).repeat(25, 96)), "table"))
         return e.op(ops.linear, x, e.weight(w, "w"), activations="int8")
 
-    made = program(build)
     want = codes.float() @ torch.tensor([127.0, -127.0]).repeat(96, 1)
+    return want.T.numpy(), program(build)
+
+
+def test_wide_sums_of_whole_numbers_are_exact():
+    want, made = wide_sums()
     for target in HERE:
-        assert np.array_equal(step(CpuBackend(target).lower(made), [0, 1])["logits"], want.T.numpy()), target.name
+        assert np.array_equal(step(CpuBackend(target).lower(made), [0, 1])["logits"], want), target.name
 
 
 @settings(max_examples=30, deadline=None)

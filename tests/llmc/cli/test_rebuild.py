@@ -39,7 +39,7 @@ def test_verify_prints_every_op_as_json(run, copy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "avx9000"], "makes no code for 'avx9000'; it does for avx512, avx2, portable"),
+        (["--target", "avx9000"], "makes no code for 'avx9000'; it does for avx512, "),
         (["--nothing"], "--nothing"),
     ],
 )

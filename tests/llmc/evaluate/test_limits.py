@@ -42,7 +42,7 @@ def test_limits_are_measured_once_and_kept_with_their_age(model, cache):
 def test_limits_of_every_instruction_set_are_measured(cache, target):
     backend = default().backend("cpu").for_target(target)
     if backend.target.lacking:
-        pytest.skip(f"this processor lacks {backend.target.lacking}")
+        pytest.skip(backend.target.lacking)
     assert {"read", "int8", "float32"} <= backend.measure_limits(1).keys()
 
 
