@@ -29,9 +29,11 @@ lint: venv
 	$(BIN)/mypy -p llmc
 	$(BIN)/mypy plugins/llmc-lowrank/llmc_lowrank
 	$(BIN)/mypy plugins/llmc-xla/llmc_xla
+	$(BIN)/mypy -p benchmarks
 
 bench: venv
-	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python -m benchmarks install --side llama.cpp-q4_0
+	$(BIN)/python -m benchmarks run
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -49,7 +49,8 @@ def write_checkpoint(folder: Path, module: nn.Module) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     module.config.save_pretrained(folder)  # type: ignore[operator, union-attr]
     shard: dict[str, Weight] = {}
-    size, count, where = 0, 0, {}
+    size, count = 0, 0
+    where: dict[str, str] = {}
     for i, (name, tensor) in enumerate(module.named_parameters()):
         if shard and size + 2 * tensor.numel() > SHARD_BYTES:
             _write(shard, folder, where)

@@ -17,11 +17,13 @@
 #include <thread>
 #include <vector>
 
+#include <unistd.h>
+
 namespace {
 
 constexpr int ROUNDS = 7, SUMS = 12;
 constexpr std::int64_t LOOPS = 3000000;                  // a few milliseconds
-constexpr std::size_t BYTES = std::size_t(256) << 20;    // more than caches hold
+constexpr std::size_t LEAST = std::size_t(256) << 20;
 
 std::uint64_t sink;
 
@@ -51,12 +53,22 @@ void report(const char* name, int threads, double units_per_thread, const std::f
   std::printf("%s %.6g %.6g\n", name, rates[ROUNDS / 2], rates.back());
 }
 
+// Two and a half times the last cache: an array that is read in turn leaves nothing in it for the next round.
+std::size_t read_bytes() {
+  long cache = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  cache = std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L);
+#endif
+  return std::max(LEAST, std::size_t(cache) / 2 * 5) / 4096 * 4096;
+}
+
 void read(int threads) {
+  const std::size_t bytes = read_bytes();
   typedef std::uint64_t Vector __attribute__((vector_size(64)));
-  const std::size_t part = BYTES / threads / sizeof(Vector) / 8 * 8;
-  std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(64, BYTES), &std::free);
+  const std::size_t part = bytes / threads / sizeof(Vector) / 8 * 8;
+  std::unique_ptr<void, decltype(&std::free)> memory(std::aligned_alloc(64, bytes), &std::free);
   if (!memory) return;
-  std::memset(memory.get(), 1, BYTES);
+  std::memset(memory.get(), 1, bytes);
   const Vector* data = static_cast<const Vector*>(memory.get());
   report("read", threads, double(part * sizeof(Vector)), [&](int thread) {
     Vector sums[4] = {};

@@ -1,0 +1,1 @@
+"""llmc beside its peers on one machine, in one sitting; see README.md."""

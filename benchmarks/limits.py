@@ -1,0 +1,24 @@
+"""What the machine allows at most, measured between the samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmc.plugins.registry import default
+
+KINDS = ("read", "int8", "bfloat16", "float32")
+
+
+def measure(threads: int) -> dict[str, float]:
+    """Median rates by name: bytes read a second from an array that no cache holds, and operations a second."""
+    rates = default().backend("cpu").measure_limits(threads)
+    return {name: rates[name].median for name in KINDS if name in rates}
+
+
+def last_cache() -> int:
+    """Bytes of the largest cache of a core, as Linux tells it; 32 MB if it does not."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
+    return max(sizes, default=32 << 20)

@@ -1,0 +1,50 @@
+"""The samples of a sitting as a page of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.peers import SIDES
+from benchmarks.results import Raw, best_peer, gigabytes, limits_of, rate, ratio, share
+
+HEADINGS = ("", "tokens/s", "GB/s", "share of the limit", "ratio to the best peer of its bits", "copies")
+
+
+def page(data: Raw) -> str:
+    """Markdown: the machine, its limits, and a table for each shape and workload."""
+    return "\n".join(lines(data)) + "\n"
+
+
+def lines(data: Raw) -> Iterator[str]:
+    machine, limits = data["machine"], limits_of(data)
+    yield f"{machine['processor']}, {machine['threads']} threads, {machine['date']}, commit {machine['commit']}"
+    yield ""
+    yield "Limits in this sitting: " + ", ".join(
+        f"{name} {limits[name] / 1e9:.1f} {'GB/s' if name == 'read' else 'GOP/s'}" for name in sorted(limits, reverse=True)
+    )
+    seen: dict[tuple[str, str], list[Raw]] = {}
+    for run in data["runs"]:
+        seen.setdefault((run["shape"], run["workload"]), []).append(run)
+    for (shape, work), runs in seen.items():
+        yield ""
+        yield f"## {shape}, {work} ({len(runs[0]['seconds'])} rounds)"
+        yield ""
+        yield f"| {' | '.join(HEADINGS)} |"
+        yield f"|---{'|---:' * (len(HEADINGS) - 1)}|"
+        for run in runs:
+            yield row(run, runs, limits)
+    if data["failures"]:
+        yield ""
+        yield "## What did not run"
+        yield ""
+        for shape, work, side, reason in data["failures"]:
+            yield f"- {shape}, {work}, {side}: {reason}"
+
+
+def row(run: Raw, runs: list[Raw], limits: dict[str, float]) -> str:
+    peer = best_peer(run, runs) if run["side"].startswith("llmc-") else None
+    against = f"{ratio(run, peer)} {SIDES[peer['side']].label}" if peer else ""
+    return (
+        f"| {SIDES[run['side']].label} | {rate(run):.1f} | {gigabytes(run):.1f} | {share(run, limits):.0%} "
+        f"| {against} | {run['copies']} |"
+    )
