@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmc.cli.common import (
-    BackendOption,
     JsonOption,
-    ModelArgument,
-    PassOption,
     PromptLookupOption,
-    RecipeOption,
-    TargetOption,
-    ThreadsOption,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
     decode,
     drafts,
-    open_model,
 )
+from llmc.cli.model_options import NamedModel, opens_model
 from llmc.cli.progress import tell
 from llmc.errors import InputError
 
@@ -34,20 +32,16 @@ if TYPE_CHECKING:
 HELP = "/reset forgets what was said, /quit or Ctrl-D leaves, Ctrl-C ends a reply, /help is this"
 
 
+@opens_model(threads=True)
 def chat(
-    model: ModelArgument,
+    model: NamedModel,
     system: Annotated[str | None, typer.Option(help="A message that stands before the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many a reply.")] = 512,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Choose among so many tokens; 0 for all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    seed: SeedOption = 0,
     prompt_lookup: PromptLookupOption = 0,
-    recipe: RecipeOption = None,
-    passes: PassOption = None,
-    backend: BackendOption = None,
-    target: TargetOption = None,
-    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Talk with a model, a line a turn, at a terminal or from a pipe; --json prints an object a turn."""
@@ -57,7 +51,7 @@ def chat(
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
     options = GenerationOptions(max_new_tokens, sampling, prompt_lookup_num_tokens=prompt_lookup)
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
+    opened = model.open()
     with Chat(opened, system) as talk:
         if talk.template is None:
             tell(f"{model} has no chat template; turns are put to it as plain text, 'User: ... Assistant: ...'")

@@ -40,6 +40,10 @@ TargetOption = Annotated[
     str | None, typer.Option("--target", help="An instruction set of 'llmc backends'.", show_default="the best that runs here")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads to run on.", show_default="all cores")]
+TemperatureOption = Annotated[float, typer.Option(help="0 takes the most likely token.")]
+TopKOption = Annotated[int, typer.Option(help="Choose among so many tokens; 0 for all.")]
+TopPOption = Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")]
+SeedOption = Annotated[int, typer.Option(help="Of the random choices.")]
 PromptLookupOption = Annotated[
     int,
     typer.Option("--prompt-lookup", min=0, help="Guess at most so many tokens at a time from what a text repeats; same text."),

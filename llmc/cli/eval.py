@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmc.cli.common import (
-    BackendOption,
-    JsonOption,
-    ModelArgument,
-    PassOption,
-    RecipeOption,
-    TargetOption,
-    ThreadsOption,
-    console,
-    open_model,
-    print_json,
-    quiet_libraries,
-    read_text,
-)
+from llmc.cli.common import JsonOption, console, print_json, quiet_libraries, read_text
+from llmc.cli.model_options import NamedModel, opens_model
 from llmc.cli.progress import Tell, progress
 from llmc.errors import InputError
 
@@ -31,8 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW = 512
 
 
+@opens_model(threads=True)
 def evaluate(
-    model: ModelArgument,
+    model: NamedModel,
     text: Annotated[str, typer.Option(metavar="FILE", help="A file of text, in UTF-8, that the model has not seen.")],
     window: Annotated[
         int | None, typer.Option(help="Tokens of a window.", show_default=f"{DEFAULT_WINDOW}, or what the context has")
@@ -41,25 +30,20 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(metavar="ORIGINAL", help="A folder or hub id to compare with, run by torch in float64.")
     ] = None,
-    recipe: RecipeOption = None,
-    passes: PassOption = None,
-    backend: BackendOption = None,
-    target: TargetOption = None,
-    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the perplexity and the bits a byte of a text, and how far a model is from its original."""
     from llmc.evaluate import report
 
     content = read_text(text)
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
+    opened = model.open()
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot read a text")
     ids = opened.tokenizer.encode(content)[:limit]
     window = min(DEFAULT_WINDOW, opened.info.max_context) if window is None else window
     result = _result(opened, ids, window, against)
     if as_json:
-        print_json({"model": model, "text": text, "window": window, **report.to_json(result)})
+        print_json({"model": model.name, "text": text, "window": window, **report.to_json(result)})
     else:
         console().print(f"{model} on {text}, windows of {window} tokens")
         console().print(report.table(result))

@@ -8,37 +8,31 @@ from typing import Annotated
 import typer
 
 from llmc.cli.common import (
-    BackendOption,
     JsonOption,
-    ModelArgument,
-    PassOption,
     PromptLookupOption,
-    RecipeOption,
-    TargetOption,
-    ThreadsOption,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
     drafts,
-    open_model,
     print_json,
     read_stdin,
 )
+from llmc.cli.model_options import NamedModel, opens_model
 from llmc.cli.progress import tell
 
 
+@opens_model(threads=True)
 def generate(
-    model: ModelArgument,
+    model: NamedModel,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue; '-' reads it from stdin.")],
     max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Choose among so many tokens; 0 for all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Choose among the tokens that have this share of the probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the random choices.")] = 0,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    seed: SeedOption = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the generation. Repeatable.")] = None,
     prompt_lookup: PromptLookupOption = 0,
-    recipe: RecipeOption = None,
-    passes: PassOption = None,
-    backend: BackendOption = None,
-    target: TargetOption = None,
-    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text, as it comes, on stdout; timings go to stderr."""
@@ -49,7 +43,7 @@ def generate(
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
     wanted = GenerationOptions(max_new_tokens, sampling, stop=tuple(stop or ()), prompt_lookup_num_tokens=prompt_lookup)
     text = read_stdin() if prompt == "-" else prompt
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
+    opened = model.open()
     if opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer (tokenizer.json), so it cannot continue a text")
     options = replace(wanted, eos_ids=frozenset(opened.info.eos_ids))
@@ -60,7 +54,7 @@ def generate(
         facts = ("text", "tokens", "prompt_tokens", "new_tokens", "finish_reason", "prefill_seconds", "decode_seconds")
         more = ("tokens_per_second", "drafted_tokens", "accepted_tokens")
         data = {name: getattr(result, name) for name in (*facts, *more)}
-        print_json({"model": model, "prompt": text, **data})
+        print_json({"model": model.name, "prompt": text, **data})
         return
     print(flush=True)
     tell(

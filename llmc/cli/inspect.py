@@ -6,24 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmc.cli.common import (
-    BackendOption,
-    JsonOption,
-    ModelArgument,
-    PassOption,
-    RecipeOption,
-    TargetOption,
-    console,
-    open_model,
-    print_json,
-)
+from llmc.cli.common import JsonOption, console, print_json
+from llmc.cli.model_options import NamedModel, opens_model
 
 if TYPE_CHECKING:
     from llmc.runtime.model import CompiledModel
 
 
+@opens_model(threads=False)
 def inspect(
-    model: ModelArgument,
+    model: NamedModel,
     graph: Annotated[bool, typer.Option("--graph", help="The program.")] = False,
     axes: Annotated[bool, typer.Option("--axes", help="Every value's axes: the proof that positions are kept apart.")] = False,
     after: Annotated[
@@ -32,17 +24,13 @@ def inspect(
     source: Annotated[bool, typer.Option("--source", help="The main file of the generated code.")] = False,
     file: Annotated[str | None, typer.Option(metavar="NAME", help="Another file of the generated code.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="What every pass did, and what a token costs.")] = False,
-    recipe: RecipeOption = None,
-    passes: PassOption = None,
-    backend: BackendOption = None,
-    target: TargetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a summary of a model, or its program, axes, generated code or explanation."""
     from llmc.ir.axes_report import axes as axes_of
     from llmc.ir.axes_report import axes_report
 
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target)
+    opened = model.open()
     graph = graph or (after is not None and not axes)
     views: dict[str, tuple[Any, str]] = {}  # of each: as data, as text
     if graph:

@@ -6,36 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from llmc.cli.common import (
-    BackendOption,
-    JsonOption,
-    ModelArgument,
-    PassOption,
-    RecipeOption,
-    TargetOption,
-    console,
-    open_model,
-    print_json,
-)
+from llmc.cli.common import JsonOption, console, print_json
+from llmc.cli.model_options import NamedModel, opens_model
 from llmc.cli.progress import progress
 
 DIVERGES = 1
 
 
+@opens_model(threads=False)
 def verify(
-    model: ModelArgument,
+    model: NamedModel,
     text: Annotated[str | None, typer.Option(help="What to read.", show_default="random tokens")] = None,
-    recipe: RecipeOption = None,
-    passes: PassOption = None,
-    backend: BackendOption = None,
-    target: TargetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare every op with the reference; exit code 1 names the first that diverges, its origin and the pass that made it."""
     from llmc.errors import InputError
     from llmc.evaluate.verify import verify as compare
 
-    opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target)
+    opened = model.open()
     if text is not None and opened.tokenizer is None:
         raise InputError(f"{model}: this model has no tokenizer, so it reads no --text")
     with progress("lowering every op by itself"):

@@ -78,6 +78,13 @@ def test_learning_looks_at_a_guess_up_to_its_first_error_by_length_of_match():
     assert made.lengths([Guess([1, 2, 3], 1)]) == [1]
 
 
+@pytest.mark.parametrize(("sequences", "drafted"), [(100, 412), (511, 1), (512, 0), (600, 0)])
+def test_drafts_are_no_more_than_one_step_takes(sequences, drafted):
+    made = drafting(lambda rows: 1.0)
+    made.seconds.add(5000, 1.0)
+    assert sum(made.lengths([SURE] * sequences)) == drafted
+
+
 @given(st.lists(st.none() | st.tuples(st.integers(1, 12), st.integers(1, 8)), min_size=1, max_size=600), st.data())
 def test_drafts_are_beginnings_of_guesses_and_fit_one_step(shapes, data):
     made = Drafting()
