@@ -32,6 +32,7 @@ def llmc_passes(register: Callable[[str, str], None]) -> None:
     register("fuse-rounding", "llmc.passes.fusion.rounding:FuseRounding")
     register("fuse-rope-cache", "llmc.passes.fusion.rope_cache:FuseRopeCache")
     register("cast-bfloat16", "llmc.passes.quantization.cast_bfloat16:CastBfloat16")
+    register("quantize-kv", "llmc.passes.quantization.quantize_kv:QuantizeKV")
     register("quantize", "llmc.passes.quantization.quantize:Quantize")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.fx import Node
 
 from llmc.backends.cpu.layers import Carried, LayerLoop
 from llmc.backends.cpu.plan import Buffer
+from llmc.ir import ops
 from llmc.ir.program import type_of
 from llmc.runtime.contract import BLOCK
 
@@ -13,6 +16,24 @@ Slot = tuple[Buffer, Buffer]
 Pair = tuple[Node | Carried, ...]
 TURNED: dict[str, tuple[int, ...]] = {"attention": (), "rope_attention": (3, 4)}
 """Of each op that reads a cache, the operands besides keys and values that what is in it depends on."""
+
+
+FLOATS = {"float32": 1.0, "bfloat16": 0.5, "int8": 0.25}
+"""Of an element, by how it is kept; in int8 each head of a position has a scale besides."""
+
+
+def rounding(node: Node, operand: int) -> Node | None:
+    """The node that rounds the keys or values of an attention, if what is in the cache is what it gives."""
+    source: Any = node.args[operand]
+    turned = operand == 1 and node.target is ops.rope_attention
+    return source if source.target is ops.round_rows and not turned else None
+
+
+def only_cached(node: Node) -> bool:
+    """Whether nothing reads rounded rows but attentions that have them in a cache."""
+    slots = [(user, slot) for user in node.users for slot, arg in enumerate(user.args) if arg is node]
+    attentions = all(user.target in ops.ATTENTIONS.values() for user in node.users)
+    return attentions and all(slot in (1, 2) and rounding(user, slot) is node for user, slot in slots)
 
 
 def written_from(node: Node) -> tuple[int, ...]:
@@ -42,10 +63,21 @@ class Caches:
         if pair in self._slots:
             return self._slots[pair], False
         index = len(self.floats)
-        self.floats += [type_of(node.args[operand]).width * BLOCK for operand in (1, 2)]
+        self.floats += [self._block_floats(node, operand, loop) for operand in (1, 2)]
         self.widest = max(self.widest, type_of(node.args[2]).fixed[1])
         self._slots[pair] = self._slot(index, f"l * {self._each} + " if loop else "")
         return self._slots[pair], True
+
+    def kept(self, node: Node, operand: int, loop: LayerLoop | None) -> str:
+        """How keys or values are kept; what comes from another layer as floats."""
+        if loop and node in loop and isinstance(loop.source(node, operand), Carried):
+            return "float32"
+        source = rounding(node, operand)
+        return str(source.kwargs["to"]) if source else "float32"
+
+    def _block_floats(self, node: Node, operand: int, loop: LayerLoop | None) -> int:
+        kind, kept = type_of(node.args[operand]), self.kept(node, operand, loop)
+        return BLOCK * (int(kind.width * FLOATS[kept]) + (kind.fixed[0] if kept == "int8" else 0))
 
     def enter(self, loop: LayerLoop) -> None:
         """The slots taken from here on are of one layer."""

@@ -18,7 +18,7 @@ from llmc.runtime.limits import input_specs
 
 FEW = 1
 """Rows up to which a step follows the plan for few. Two rows already are a share for each of two threads."""
-HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h", "attention.h", "sequences.h")
+HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h", "attention.h", "cache.h", "sequences.h")
 CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
 
 

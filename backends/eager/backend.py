@@ -57,7 +57,7 @@ class EagerExecutable(Executable):
         self.constants = {n: program.weight(n).evaluate() for n in program.graph.nodes if n.op == "get_attr"}
         self.inputs = input_specs(program)
         self.outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
-        self.block_bytes = BLOCK * cache_bytes_per_token(program)
+        self.block_bytes = BLOCK * cache_bytes_per_token(program, element_bytes=4)
         self.whole_sequences = program.whole_sequences
 
     def context(self, cache_blocks: int, threads: int | None = None) -> EagerContext:

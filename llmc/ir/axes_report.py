@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from llmc.ir.cost import ELEMENT_BYTES
+from llmc.ir.cost import kept_bytes
 from llmc.ir.program import Program, origin_of, type_of
 from llmc.ir.score import window
 from llmc.ir.types import ROWS, SEQUENCES, SHORT, TOKENS, TensorType
@@ -67,11 +67,11 @@ def _attentions(program: Program) -> list[dict[str, Any]]:
     first: dict[tuple[Any, Any], str] = {}
     found = []
     for node in program.attentions:
-        query, key, value = (type_of(arg) for arg in node.args[:3])
+        query, key = (type_of(arg) for arg in node.args[:2])
         pair = (node.args[1], node.args[2])
         owner = first.setdefault(pair, node.name)
         kept = owner == node.name and not program.whole_sequences
-        cached = sum(kind.width * ELEMENT_BYTES[kind.dtype] for kind in (key, value)) if kept else 0
+        cached = sum(map(kept_bytes, pair)) if kept else 0  # type: ignore[arg-type]
         found.append(
             {
                 "name": node.name,

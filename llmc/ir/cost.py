@@ -70,15 +70,27 @@ def weight_bytes(program: Program, node: Node, tokens: int) -> int:
     return round(read)
 
 
-def cache_bytes_per_token(program: Program, element_bytes: int = 4) -> int:
+def kept_bytes(value: Node) -> int:
+    """Bytes of the keys or values of one token in a cache that keeps what was rounded in as many bits: of int8 with a scale for
+    each head."""
+    kind, rounded = type_of(value), value.kwargs.get("to") if getattr(value.target, "name", "") == "round_rows" else None
+    if rounded == "int8":
+        return kind.width + 4 * (kind.width // int(kind.shape[-1]))
+    return kind.width * (2 if rounded == "bfloat16" else ELEMENT_BYTES[kind.dtype])
+
+
+def cache_bytes_per_token(program: Program, element_bytes: int | None = None) -> int:
     """Bytes of keys and values that one token adds to the cache; layers that share a pair count once.
 
-    Whole sequences need no cache.
+    element_bytes: of each number, rounded or not; None: as `kept_bytes`. Whole sequences need no cache.
     """
     if program.whole_sequences:
         return 0
     pairs = {(node.args[1], node.args[2]) for node in program.attentions}
-    return sum(type_of(value).width * element_bytes for pair in pairs for value in pair)
+    values = [value for pair in pairs for value in pair]
+    if element_bytes is None:
+        return sum(map(kept_bytes, values))  # type: ignore[arg-type]
+    return sum(type_of(value).width * element_bytes for value in values)
 
 
 def total_cost(program: Program) -> Cost:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
-from llmc.backends.cpu.caches import Slot
+from llmc.backends.cpu.caches import Slot, rounding
 from llmc.backends.cpu.emit.norms import turn, turned
 from llmc.backends.cpu.emit.sequences import attention_whole
 from llmc.backends.cpu.emit.table import emits, given
@@ -24,6 +24,13 @@ def cache(g: Generator, node: Node) -> Slot:
     slot, new = g.caches.take(node, g.loop)
     for operand, kind, buffer in zip((1, 2), ("keys", "values"), slot, strict=True) if new else ():
         groups, size = type_of(node.args[operand]).fixed
+        kept = g.caches.kept(node, operand, g.loop)
+        if kept != "float32":
+            x = g.read(rounding(node, operand), 0)  # type: ignore[arg-type]
+            arguments = f"Kept::{kept}, {str(kind == 'keys').lower()}, {groups}, {size}"
+            call = f"write_rounded<{arguments}>({x.pointer}, {x.stride}, {buffer.name}, step.tokens, team);"
+            g.add(node, call, buffer, rows="T", reads=[x], note="")
+            continue
         x, reads, sizes, angles = g.read(node, operand), [operand], f"{groups}, {size}", ""
         if kind == "keys" and node.target is ops.rope_attention:
             (sizes, angles), reads, kind = turn(g, node, groups, size, 3), [1, 3, 4], "turned_keys"
@@ -60,7 +67,8 @@ def attend(g: Generator, node: Node, query: Location, sinks_at: int) -> None:
     sinks = g.plain(node, sinks_at) if given(node, sinks_at) else "nullptr"
     score, given_by = g.functor(node)
     sizes = q.fixed[0], k.fixed[0], q.fixed[1], v.fixed[1]
-    kernel = g.kernel("attention_impl.h", "attention", *sizes, score, given=given_by)
+    kept = [f"Kept::{g.caches.kept(node, operand, g.loop)}" for operand in (1, 2)]
+    kernel = g.kernel("attention_impl.h", "attention", *kept, *sizes, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {keys.name}, {values.name}, {sinks}, {scale}, "
             f"{target.pointer}, step, team")  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
+from llmc.backends.cpu.caches import only_cached
 from llmc.backends.cpu.emit.norms import affine, normalize
 from llmc.backends.cpu.emit.pointwise import activated, elementwise, operands
 from llmc.backends.cpu.emit.products import Rows, group_read, room_for_quantized, rounded, times
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 @emits("round_rows")
 def _round_rows(g: Generator, node: Node) -> None:
+    cached = all(map(only_cached, g.counterparts(node))) and not g.program.whole_sequences
+    if cached and not g.placed(node):  # rounded on their way into the cache, which alone is read
+        g.alias(node, g.read(node, 0))
+        return
     outer = type_of(node).width // int(type_of(node).shape[-1])
     x = g.read(node, 0) if outer == 1 else g.packed(node, 0)
     as_floats(g, node, x)

@@ -11,6 +11,9 @@ constexpr int TILE_ROWS = 32, TILE_HEADS = 16;     // of attention: rows that sh
 // What a chunk gives a tile: for each row a sum of values of D, its weight, and the largest score.
 constexpr int64_t partial_floats(int d) { return TILE_ROWS * ((d + LANES - 1) / LANES * LANES + 2); }
 
+// How keys and values are kept in the cache: as they are, or in fewer bits (cache.h).
+enum class Kept { float32, bfloat16, int8 };
+
 // What a step knows of its tokens.
 struct Tokens {
     int64_t count;
@@ -78,7 +81,7 @@ void write_values(const float* x, int64_t stride, float* cache, const Tokens& to
 }
 
 // F says what is done to a score and which keys are admitted; see Tile. Threads may wait for each other within.
-template <int H, int G, int D, int DV, class F>
+template <Kept KEYS, Kept VALUES, int H, int G, int D, int DV, class F>
 void attention(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, float scale,
                float* y, const Step& step, Team team);
 

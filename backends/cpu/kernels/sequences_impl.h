@@ -12,13 +12,15 @@ struct PackedBlocks {
     const Tokens& tokens;
 
     struct Row {
+        static constexpr Kept kept_keys = Kept::float32, kept_values = Kept::float32;
         const PackedBlocks& blocks;
         int64_t token;
         int group;
         Block operator()(int32_t b) const {
             const Among among(blocks.tokens, token, b);
             const int64_t row = among.first * G + group * among.count;  // in rows of D, or DV
-            return {blocks.keys + row * D, among.count, blocks.values + row * DV, DV};
+            return {reinterpret_cast<const char*>(blocks.keys + row * D), among.count,
+                    reinterpret_cast<const char*>(blocks.values + row * DV), DV, nullptr, nullptr};
         }
     };
     Row of(int64_t t, int g) const { return {*this, t, g}; }

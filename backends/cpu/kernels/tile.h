@@ -3,6 +3,7 @@
 // "Flash-Decoding"): so who computes a chunk, and with what other rows, changes no bit. BLOCK comes from the file that includes this.
 #pragma once
 #include "attention.h"
+#include "cache.h"
 #include "functions.h"
 
 namespace llmc {
@@ -93,14 +94,23 @@ inline Lanes decay(const Lanes& x) {
     });
 }
 
-// Where a block of one head's keys [D][key_stride] and values [BLOCK][value_stride] lies. Read are BLOCK floats of each row of
-// keys, and of values up to LANES - 1 beyond the last.
+// Where a block of one head's keys [D][key_stride] and values [BLOCK][value_stride] lies, as they are kept, and in int8 what they are
+// multiples of [BLOCK]. Read are BLOCK elements of each row of keys, and of values as floats up to LANES - 1 beyond the last.
 struct Block {
-    const float* keys;
+    const char* keys;
     int64_t key_stride;
-    const float* values;
+    const char* values;
     int64_t value_stride;
+    const float *key_scale, *value_scale;
 };
+
+// COUNT elements of a block as floats: where they are, or in `room`.
+template <Kept KEPT, int COUNT>
+inline const float* as_floats(const char* from, const char* ahead, float* room) {
+    if constexpr (KEPT == Kept::float32) return reinterpret_cast<const float*>(from);
+    else widen<KEPT, COUNT>(from, ahead, room);
+    return room;
+}
 
 // Queries of one run that follow each other, times heads that share a group of keys: each block of keys and values is read once
 // for all of these rows. No row's result depends on which others there are.
@@ -149,18 +159,25 @@ public:
         const int next = first + count, final = last[rows - 1] / BLOCK + 1;
         Block block[CHUNK / BLOCK];
         for (int b = 0; b < count; b++) block[b] = blocks(first + b);
-        for (int b = 0; b < count; b++)
-            multiply_rows<BLOCK, false>(from, to, query, in, D, block[b].keys, block[b].key_stride, D, block[b].values, true,
-                                        s + b * BLOCK, CHUNK);
+        alignas(64) float room[BLOCK * std::max(Blocks::kept_keys == Kept::float32 ? 0 : D, Blocks::kept_values == Kept::float32 ? 0 : DV) + LANES];
+        for (int b = 0; b < count; b++) {
+            const float* keys = as_floats<Blocks::kept_keys, D * BLOCK>(block[b].keys, block[b].values, room);
+            const float* ahead = keys == room ? room : reinterpret_cast<const float*>(block[b].values);
+            multiply_rows<BLOCK, false>(from, to, query, in, D, keys, block[b].key_stride, D, ahead, true, s + b * BLOCK, CHUNK);
+            if (Blocks::kept_keys == Kept::int8) rescale(from, to, b * BLOCK, block[b].key_scale);
+        }
         bool all_in[CHUNK / BLOCK];
         for (int b = 0; b < count; b++) all_in[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
         exponentials(from, to, count * BLOCK, partial);
         for (int b = 0; b < count; b++) {
             const Block& now = block[b];
-            const float *x = s + b * BLOCK, *ahead = next + b < final ? blocks(next + b).keys : now.values;
+            const char* later = next + b < final ? blocks(next + b).keys : now.values;
+            const float* values = as_floats<Blocks::kept_values, DV * BLOCK>(now.values, later, room);
+            const float *x = s + b * BLOCK, *ahead = values == room ? room : reinterpret_cast<const float*>(later);
+            if (Blocks::kept_values == Kept::int8) rescale(from, to, b * BLOCK, now.value_scale);
             const int keys = std::min(last[to - 1] - (first + b) * BLOCK + 1, BLOCK);
             const auto add = all_in[b] ? multiply_rows<DV, false> : multiply_rows<DV, true>;
-            add(from, to, x, in + b * BLOCK, CHUNK, now.values, now.value_stride, keys, ahead, b == 0, partial, WIDE);
+            add(from, to, x, in + b * BLOCK, CHUNK, values, now.value_stride, keys, ahead, b == 0, partial, WIDE);
         }
     }
 
@@ -203,6 +220,15 @@ private:
         while (from < to && last[from] < c * CHUNK) from += heads;
         while (from < to && f.first(position[to - 1]) >= (c + 1) * CHUNK) to -= heads;
         return {from, to};
+    }
+
+    // Each of a block's scores or weights times what the numbers of its position are multiples of.
+    void rescale(int from, int to, int at, const float* multiple) {
+        for (int r = from; r < to; r++)
+            for (int j = 0; j < BLOCK; j += LANES) {
+                float* x = s + r * CHUNK + at + j;
+                store(x, load(x) * load(multiple + j));
+            }
     }
 
     // The scores of rows with a block that begins at k0 from their products, -infinity for keys that are left out; whether none is.

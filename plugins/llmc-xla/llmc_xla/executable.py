@@ -47,7 +47,7 @@ class XlaExecutable(Executable):
         self.program = program
         self.inputs = input_specs(program)
         self.outputs = {name: type_of(node) for name, node in zip(program.outputs, program.results, strict=True)}
-        self.block_bytes = BLOCK * cache_bytes_per_token(program)
+        self.block_bytes = BLOCK * cache_bytes_per_token(program, element_bytes=4)
         self.whole_sequences = program.whole_sequences
         self.entries = [tuple(type_of(value).fixed for value in pair) for pair in cache_pairs(program)]
         self.function = jax.jit(step_function(program), donate_argnums=1)

@@ -52,6 +52,16 @@ def attended(e: Editor, a: Node, b: Node) -> Node:
     return e.op(ops.attention, heads(e, a), heads(e, b), heads(e, b), scale=0.3, score=SCORE, admits=CAUSAL)
 
 
+def remembered(to: str) -> Make:
+    """An attention over keys and values that are rounded first."""
+
+    def make(e: Editor, a: Node, b: Node) -> Node:
+        keys, values = (e.op(ops.round_rows, heads(e, x), to=to) for x in (b, a))
+        return e.op(ops.attention, heads(e, a), keys, values, scale=0.3, score=SCORE, admits=CAUSAL)
+
+    return make
+
+
 def chosen(e: Editor, x: Node, k: int = 2, experts: int = 5) -> Node:
     """The k experts of the largest numbers of each token."""
     return e.op(ops.top_k_indices, e.op(ops.linear, x, weight(e, experts, WIDTH)), k=k)
@@ -116,6 +126,8 @@ CASES: dict[str, Make] = {
     "rope-partial": turned(4, "halves"),
     "rope-pairs": turned(6, "pairs"),
     "attention": attended,
+    "attention-of-int8": remembered("int8"),
+    "attention-of-bfloat16": remembered("bfloat16"),
     "sum": lambda e, a, b: e.op(ops.sum_, heads(e, a), dims=(1,), keepdim=False),
     "mean": lambda e, a, b: e.op(ops.mean, heads(e, a), dims=(2,), keepdim=True),
     "mean-all": lambda e, a, b: e.op(ops.mean, heads(e, a), dims=(1, 2), keepdim=False),

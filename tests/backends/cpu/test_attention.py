@@ -23,7 +23,11 @@ CASES = {name: (HEADS, GROUPS[i % 4], SIZES[i % 10], SIZES[(3 * i + i // 2) % 10
          for i, name in enumerate(EXPRESSIONS)}  # fmt: skip
 CASES["causal-64"] = (9, 3, 64, 64, SCORE, CAUSAL, False)
 CASES["many-queries-to-a-head"] = (37, 1, 16, 24, SCORE, WINDOW, True)
-CHOSEN = {"avx512": list(CASES)[::2], "avx2": list(CASES), "portable": list(CASES)[1::2]}
+ROUNDED = {"int8": (6, 2, 24, 40, SCORE, WINDOW, True), "bfloat16": (6, 2, 20, 64, SOFTCAP, CAUSAL, False)}
+"""By what keys and values are rounded to on their way into the cache."""
+CHOSEN = {
+    "avx512": [*list(CASES)[::2], *ROUNDED], "avx2": [*CASES, *ROUNDED], "portable": [*list(CASES)[1::2], *ROUNDED],
+}  # fmt: skip
 
 
 @cache
@@ -35,12 +39,14 @@ def made(target):
             return e.op(ops.reshape, e.op(ops.embedding, ids, e.weight(Stored(torch.randn(VOCAB, shape[0] * shape[1])), "t")),
                         shape=shape)  # fmt: skip
 
-        def attend(heads, groups, size, width, score, admits, sunk):
+        def attend(name, heads, groups, size, width, score, admits, sunk):
             sinks = e.weight(Stored(torch.randn(heads)), "sinks") if sunk else None
             q, k, v = random(heads, size), random(groups, size), random(groups, width)
+            if name in ROUNDED:
+                k, v = (e.op(ops.round_rows, x, to=name) for x in (k, v))
             return e.op(ops.attention, q, k, v, sinks, scale=size**-0.5, score=score, admits=admits)
 
-        return tuple(attend(*CASES[name]) for name in CHOSEN[target])
+        return tuple(attend(name, *{**CASES, **ROUNDED}[name]) for name in CHOSEN[target])
 
     return program(build, names=tuple(CHOSEN[target]))
 

@@ -23,10 +23,14 @@ CHUNK = 4 * BLOCK
 VOCAB, TOKENS, EXACT = 70, 4 * CHUNK + 9, 1e-6
 WINDOW = f("logical_and", CAUSAL, f("lt", f("sub", Q, K), CHUNK + 11))
 CASES = {
-    "three-to-a-key": (9, 3, 64, 64, SCORE, CAUSAL, False),
-    "window": (2, 2, 24, 40, SCORE, WINDOW, False),
-    "softcap-sinks": (4, 1, 16, 24, SOFTCAP, CAUSAL, True),
-    "first-and-window": (2, 1, 8, 16, SCORE, FIRST_AND_WINDOW, True),
+    "three-to-a-key": (9, 3, 64, 64, SCORE, CAUSAL, False, None, None),
+    "window": (2, 2, 24, 40, SCORE, WINDOW, False, None, None),
+    "softcap-sinks": (4, 1, 16, 24, SOFTCAP, CAUSAL, True, None, None),
+    "first-and-window": (2, 1, 8, 16, SCORE, FIRST_AND_WINDOW, True, None, None),
+    "int8": (9, 3, 64, 64, SCORE, CAUSAL, False, "int8", "int8"),
+    "int8-odd-window": (2, 1, 20, 5, SCORE, WINDOW, True, "int8", "int8"),
+    "bfloat16": (3, 1, 24, 40, SOFTCAP, CAUSAL, False, "bfloat16", "bfloat16"),
+    "values-int8": (2, 2, 16, 16, SCORE, FIRST_AND_WINDOW, True, None, "int8"),
 }
 IDS = np.random.default_rng(1).integers(0, VOCAB, TOKENS).tolist()
 
@@ -38,9 +42,12 @@ def made():
             table = e.weight(Stored(1.5 * torch.randn(VOCAB, heads * size)), "table")
             return e.op(ops.reshape, e.op(ops.embedding, ids, table), shape=(heads, size))
 
-        def attend(heads, groups, size, width, score, admits, sunk):
+        def rounded(x, to):
+            return e.op(ops.round_rows, x, to=to) if to else x
+
+        def attend(heads, groups, size, width, score, admits, sunk, keys, values):
             sinks = e.weight(Stored(torch.randn(heads)), "sinks") if sunk else None
-            operands = (random(heads, size), random(groups, size), random(groups, width), sinks)
+            operands = (random(heads, size), rounded(random(groups, size), keys), rounded(random(groups, width), values), sinks)
             return e.op(ops.attention, *operands, scale=size**-0.5, score=score, admits=admits)
 
         return tuple(attend(*case) for case in CASES.values())
