@@ -6,7 +6,6 @@ import ctypes
 import math
 import os
 import weakref
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from llmc.backends.cpu.targets import TARGETS
 from llmc.errors import ArtifactError, InputError, ToolchainError, UnsupportedError
 from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_sizes
 
-ABI = 4
+ABI = 5
 
 Signature = list[tuple[str, str, str, int, int]]
 """Of each tensor: name, dtype, rows, elements of an entry, limit (-1 for none)."""
@@ -45,6 +44,8 @@ class CBatch(ctypes.Structure):
         ("inputs", ctypes.POINTER(ctypes.c_void_p)),
         *((name, ctypes.c_void_p) for name in ("position", "run", "starts", "tables", "out_rows", "copy_pairs")),
         ("outputs", ctypes.POINTER(ctypes.c_void_p)),
+        ("largest", ctypes.c_void_p),
+        ("ranked", ctypes.c_int64),
     ]
 
 
@@ -153,40 +154,63 @@ class CpuContext(Context):
         self._free()
 
     def step(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        self._check(batch)
+        results = {name: self._entries(batch, name) for name in self.executable.outputs}
+        self._run(batch, [address(values) for values in results.values()])
+        return results
+
+    def step_largest(self, batch: Batch, output: str) -> NDArray[np.int64]:
+        """The entries stay in memory of the context, and mostly in the cache of the thread that looks for their largest."""
+        self._check(batch)
+        outputs = self.executable.outputs
+        others = {name: self._entries(batch, name) for name in outputs if name != output}
+        places = np.empty(self._count(batch, output), np.int64)
+        self._run(batch, [address(others[name]) if name in others else 0 for name in outputs], places, [*outputs].index(output))
+        return places
+
+    def _check(self, batch: Batch) -> None:
+        """Raise for what the library must not be given."""
         if self._handle is None:
             raise InputError("this context was closed")
-        executable = self.executable
-        batch.check(self.blocks, executable.inputs, executable.whole_sequences)
+        batch.check(self.blocks, self.executable.inputs, self.executable.whole_sequences)
         if self.threads > 1:
             Threads.use()
+
+    def _count(self, batch: Batch, output: str) -> int:
+        rows = self.executable.outputs[output].rows
+        return batch.tokens if rows == "T" else len(batch.out_rows if rows == "R" else batch.first)
+
+    def _entries(self, batch: Batch, output: str) -> NDArray[Any]:
+        kind = self.executable.outputs[output]
+        return np.empty((self._count(batch, output), *kind.fixed), kind.dtype)
+
+    def _run(self, batch: Batch, outputs: list[int], largest: NDArray[np.int64] | None = None, ranked: int = 0) -> None:
+        """Give a batch to the library. outputs: addresses of memory for the entries of each; largest: what it is to fill
+        instead of the entries of the output `ranked`."""
         arrays = (batch.position, batch.run, batch.starts, batch.tables, batch.out_rows, batch.copies)
         position, run, starts, tables, out_rows, copies = [np.ascontiguousarray(array, np.int32) for array in arrays]
         given = [
             np.ascontiguousarray(position if name == POSITION else batch.inputs[name], spec.dtype)
-            for name, spec in executable.inputs.items()
+            for name, spec in self.executable.inputs.items()
         ]
-        count = {"T": len(position), "R": len(out_rows), "S": len(tables)}
-        results = {
-            name: np.empty((count[str(kind.rows)], *kind.fixed), kind.dtype) for name, kind in executable.outputs.items()
-        }
         call = CBatch(
-            tokens=len(position),
-            rows=len(out_rows),
-            runs=len(tables),
-            width=tables.shape[1],
-            copies=len(copies),
-            inputs=pointers(given),
-            position=position.ctypes.data,
-            run=run.ctypes.data,
-            starts=starts.ctypes.data,
-            tables=tables.ctypes.data,
-            out_rows=out_rows.ctypes.data,
-            copy_pairs=copies.ctypes.data,
-            outputs=pointers(results.values()),
+            len(position),
+            len(out_rows),
+            len(tables),
+            tables.shape[1],
+            len(copies),
+            pointers([address(array) for array in given]),
+            *map(address, (position, run, starts, tables, out_rows, copies)),
+            pointers(outputs),
+            None if largest is None else address(largest),
+            ranked,
         )
-        if executable.library.llmc_step(self._handle, ctypes.byref(call)):
-            raise MemoryError(executable.problem())
-        return results
+        self._step(call)
+
+    def _step(self, call: CBatch) -> None:
+        """Raises MemoryError if there is no room for the activations."""
+        if self.executable.library.llmc_step(self._handle, ctypes.byref(call)):
+            raise MemoryError(self.executable.problem())
 
 
 class Threads:
@@ -206,7 +230,11 @@ class Threads:
             )
 
 
-def pointers(arrays: Iterable[NDArray[Any]]) -> Any:
-    """A C array of the addresses of arrays."""
-    addresses = [array.ctypes.data for array in arrays]
+def address(array: NDArray[Any]) -> int:
+    """Where an array begins in memory."""
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def pointers(addresses: list[int]) -> Any:
+    """A C array of addresses."""
     return (ctypes.c_void_p * max(len(addresses), 1))(*addresses)

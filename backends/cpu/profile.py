@@ -13,13 +13,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmc.backends.cpu.build import build
-from llmc.backends.cpu.executable import CpuContext, CpuExecutable
+from llmc.backends.cpu.executable import CBatch, CpuContext, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS
 from llmc.errors import UnsupportedError
-from llmc.runtime.contract import Batch, check_sizes
+from llmc.runtime.contract import check_sizes
 from llmc.runtime.profile import ProfiledContext, ProfiledExecutable, Span
 
 if TYPE_CHECKING:
@@ -135,11 +134,10 @@ class CpuProfiledContext(CpuContext, ProfiledContext):
         width = -(-(1 + len(executable.spans)) // LINE) * LINE + LINE
         self._stamps = np.zeros((threads, width), np.int64)
 
-    def step(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def _step(self, call: CBatch) -> None:
         executable = self.executable
         with executable.stepping:
             self._stamps[:] = 0
             executable.library.llmc_profile(self._stamps.ctypes.data, self._stamps.shape[1])
-            results = super().step(batch)
+            super()._step(call)
             self.times = self._stamps[:, 1 : 1 + len(executable.spans)] / 1e9
-        return results

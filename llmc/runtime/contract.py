@@ -32,6 +32,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llmc.errors import InputError, UnsupportedError
 from llmc.runtime.batch import BLOCK, POSITION, Batch, InputSpec, Int32
 
@@ -58,6 +61,16 @@ class Context(ABC):
         Raises InputError, and changes nothing, if the batch breaks the contract (`Batch.check`) or the context was closed. An
         index that the program computes, outside of its table, gives NaN or raises another error.
         """
+
+    def step_largest(self, batch: Batch, output: str) -> NDArray[np.int64]:
+        """A step that gives where the largest number of each entry of an output is, and nothing else.
+
+        int64 `[T]`, `[R]` or `[S]`, as the output has rows.
+
+        output: one in float32 with entries of one dimension. Of equal numbers the first counts; -1 stands for an entry that
+        has a NaN, or whose largest number is not finite. A backend may have a way that does not give the entries out.
+        """
+        return largest(np.asarray(self.step(batch)[output]))
 
     @abstractmethod
     def close(self) -> None:
@@ -110,6 +123,14 @@ class Executable(ABC):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code, encoding="utf-8")
+
+
+def largest(entries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """What `Context.step_largest` gives for entries `[n, V]`."""
+    if not len(entries):
+        return np.zeros(0, np.int64)
+    finite = np.isfinite(entries.max(1))  # the largest is NaN if any is
+    return np.where(finite, entries.argmax(1), -1)
 
 
 def check_sizes(cache_blocks: int, threads: int | None) -> tuple[int, int]:

@@ -23,6 +23,12 @@ def step_rows(context: Context, batch: Batch, output: str) -> NDArray[np.float32
     return values[batch.out_rows] if len(values) == batch.tokens else values
 
 
+def step_largest(context: Context, batch: Batch, output: str) -> NDArray[np.int64]:
+    """Run a step; where the largest number of each row that was asked for is, int64 `[R]` (`Context.step_largest`)."""
+    places = context.step_largest(batch, output)
+    return places[batch.out_rows] if len(places) == batch.tokens else places
+
+
 def forward(
     lease: Callable[[int], AbstractContextManager[Context]],
     output: str,

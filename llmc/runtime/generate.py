@@ -5,6 +5,7 @@ With prompt lookup a decode step reads guessed tokens too, and may give a prompt
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +21,18 @@ from numpy.typing import NDArray
 from llmc.errors import InputError
 from llmc.runtime.contract import Context
 from llmc.runtime.drafts import Drafting
-from llmc.runtime.forward import step_rows
+from llmc.runtime.forward import step_largest, step_rows
 from llmc.runtime.prompt_lookup import Guess, NgramIndex
-from llmc.runtime.sampling import SamplingOptions, is_integer, sample
+from llmc.runtime.sampling import SamplingOptions, greedy, is_integer, sample
 from llmc.runtime.sequences import Sequences, blocks_for, split_steps
 from llmc.runtime.stopping import StopFilter
 from llmc.runtime.tokenizer import StreamDecoder, Tokenizer
 
 FinishReason = Literal["eos", "stop", "length"]
+
+Rows = NDArray[np.float32] | NDArray[np.int64]
+"""What the tokens after a text, and after each guess that was read, are chosen from: logits `[n, V]`, or where the largest of
+them are, `[n]`."""
 
 
 @dataclass(frozen=True)
@@ -253,21 +258,22 @@ def _draft(live: list[Live], drafting: Drafting) -> None:
 
 def _step(
     context: Context, sequences: Sequences, live: list[Live], step: list[tuple[int, int, int]]
-) -> list[tuple[Live, NDArray[np.float32]]]:
-    """Read tokens; the logits `[1 + draft, V]` of each prompt that is now read to its end."""
+) -> list[tuple[Live, Rows]]:
+    """Read tokens; what follows each prompt that is now read to its end is chosen from."""
     ends = [stop == len(live[i].unread) + len(live[i].draft) for i, _, stop in step]
     ended = [live[i] for (i, _, _), end in zip(step, ends, strict=True) if end]
     batch = sequences.batch(
         [(live[i].sequence, (live[i].unread + live[i].draft)[start:stop]) for i, start, stop in step],
         [("all" if live[i].draft else "last") if end else "none" for (i, _, _), end in zip(step, ends, strict=True)],
     )
-    values = step_rows(context, batch, "logits")
-    counts = np.cumsum([1 + len(one.draft) for one in ended])[:-1]
-    return list(zip(ended, np.split(values, counts), strict=True)) if ended else []
+    greedy = all(one.greedy for one in ended)
+    values = step_largest(context, batch, "logits") if greedy else step_rows(context, batch, "logits")
+    stops = list(itertools.accumulate(1 + len(one.draft) for one in ended))
+    return [(one, values[start:stop]) for one, start, stop in zip(ended, [0, *stops], stops, strict=False)]
 
 
 def _take(
-    sequences: Sequences, one: Live, rows: NDArray[np.float32], drafting: Drafting | None
+    sequences: Sequences, one: Live, rows: Rows, drafting: Drafting | None
 ) -> list[tuple[int, str | None, FinishReason | None]]:
     """What a prompt makes of its rows; guesses that were read and are not of its text leave the cache."""
     read = sequences.length(one.sequence)
@@ -323,8 +329,13 @@ class Live:
         self.guess = self._ngrams.guess(most) if self._ngrams and most else None
         return self.guess
 
-    def take(self, rows: NDArray[np.float32]) -> list[tuple[int, str | None, FinishReason | None]]:
-        """Tokens, each with its text and how it ends the whole, if so, from logits `[1 + draft, V]`.
+    @property
+    def greedy(self) -> bool:
+        """Whether the largest logit is all that is wanted of a row."""
+        return self._options.sampling.temperature == 0
+
+    def take(self, rows: Rows) -> list[tuple[int, str | None, FinishReason | None]]:
+        """Tokens, each with its text and how it ends the whole, if so, from 1 + draft rows.
 
         Row i comes after i drafted tokens, and is looked at if these were chosen. One draw of the random numbers a token, as
         without a draft.
@@ -339,9 +350,9 @@ class Live:
         self.drafted_tokens += len(self.draft)
         return chosen
 
-    def choose(self, logits: NDArray[np.float32]) -> tuple[int, str | None]:
+    def choose(self, row: NDArray[np.float32] | np.int64) -> tuple[int, str | None]:
         """The next token, and the text that it lets be shown."""
-        token = sample(logits, self._options.sampling, self._rng)
+        token = sample(row, self._options.sampling, self._rng) if isinstance(row, np.ndarray) else greedy(int(row))
         if self._ngrams:
             self._ngrams.push(token)
         self.unread = [token]

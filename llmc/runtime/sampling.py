@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from llmc.errors import InputError
 
+UNUSABLE = "the model gave logits that are NaN or +inf, or all -inf; it cannot be sampled from"
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -47,13 +49,20 @@ def _is_number(value: Any) -> bool:
     return is_integer(value) or isinstance(value, float | np.floating)
 
 
+def greedy(place: int) -> int:
+    """The most likely token, from where the largest logit is (`Context.step_largest`). Raises InputError as `sample` does."""
+    if place < 0:
+        raise InputError(UNUSABLE)
+    return place
+
+
 def sample(logits: NDArray[np.float32], options: SamplingOptions, rng: np.random.Generator) -> int:
     """A token id from logits `[V]`. Ties go to the lower id; a logit of -inf is a token that is never chosen.
 
     Raises InputError if a logit is NaN or +inf, or all are -inf.
     """
     if not np.isfinite(logits.max()):  # the largest is NaN if any is
-        raise InputError("the model gave logits that are NaN or +inf, or all -inf; it cannot be sampled from")
+        raise InputError(UNUSABLE)
     if options.temperature == 0:
         return int(np.argmax(logits))
     ids = _candidates(logits, options)

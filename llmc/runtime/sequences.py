@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ Rows = Literal["last", "all", "none"]
 
 STEP_TOKENS = 512
 """Most tokens that one step is given: enough to keep matrix products busy, few enough to bound its activations."""
+
+
+NO_COPIES = np.zeros((0, 2), np.int32)
 
 
 def blocks_for(length: int) -> int:
@@ -109,6 +112,9 @@ class Sequences:
 
     def take_copies(self) -> Int32:
         """The pairs (from, to) noted since they were last taken, int32 `[C, 2]`, for `Batch.copies`."""
+        if not self._copies:
+            self._last = None
+            return NO_COPIES
         copies = np.array([(source, target) for target, source in self._copies.items()], np.int32).reshape(-1, 2)
         self._copies, self._last = {}, None
         return copies
@@ -126,20 +132,20 @@ class Sequences:
         if not tokens or len(set(names)) != len(names) or not all(map(len, ids)):
             raise InputError("a batch takes at least one sequence, each once, with at least one token")
         first = np.array([self.length(sequence) for sequence in names], np.int32)
-        starts = np.cumsum([0, *map(len, ids)], dtype=np.int32)
-        rows = [_rows(*bounds) for bounds in zip(out, starts[:-1], starts[1:], strict=True)]
+        starts = [0, *itertools.accumulate(map(len, ids))]
+        rows = [row for bounds in zip(out, starts[:-1], starts[1:], strict=True) for row in _rows(*bounds)]
         self._reserve([(sequence, len(given)) for sequence, given in zip(names, ids, strict=True)])
         tables = [self._tables[sequence] for sequence in names]
         width = max(map(len, tables))
         batch = Batch(
             inputs={"input_ids": np.concatenate(ids)},
-            starts=starts,
+            starts=np.array(starts, np.int32),
             first=first,
             tables=np.array([[*table, *[-1] * (width - len(table))] for table in tables], np.int32),
-            out_rows=np.concatenate(rows),
+            out_rows=np.array(rows, np.int32),
             copies=self.take_copies(),
             sequences=tuple(names),
-        )
+        ).vouched(self.cache_blocks)
         self._last = batch
         return batch
 
@@ -229,9 +235,9 @@ def _ids(given: Sequence[int]) -> NDArray[np.int64]:
         raise InputError(f"token ids must be a list of whole numbers: {error}") from error
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
         raise InputError(f"token ids must be a list of whole numbers below 2**63, not {ids.dtype} {list(ids.shape)}")
-    return ids.astype(np.int64)
+    return ids.astype(np.int64, copy=False)
 
 
-def _rows(rows: Rows, start: Any, stop: Any) -> Int32:
+def _rows(rows: Rows, start: int, stop: int) -> range:
     """The rows of a run from start to stop that are wanted."""
-    return np.arange({"all": start, "last": stop - 1, "none": stop}[rows], stop, dtype=np.int32)
+    return range({"all": start, "last": stop - 1, "none": stop}[rows], stop)

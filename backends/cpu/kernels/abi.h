@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include "largest.h"
 
 namespace {
 
@@ -23,8 +24,8 @@ void* allocate(int64_t count, int64_t bytes) {
 struct Context {
     const Model* model;
     int threads;
-    int64_t capacity = 0;   // bytes of the arena
-    char* arena = nullptr;
+    int64_t capacity = 0, ranked = 0;   // bytes of the arena, and of entries that are not given out
+    char *arena = nullptr, *entries = nullptr;
     float* caches[CACHES > 0 ? CACHES : 1] = {};
     float* partials = nullptr;
     int64_t chunks = 0;
@@ -33,9 +34,28 @@ struct Context {
     ~Context() {
         std::free(arena);
         std::free(partials);
+        std::free(entries);
         for (float* cache : caches) std::free(cache);
     }
 };
+
+// Memory of so many rows, kept from step to step unless it has to grow.
+char* room(char*& memory, int64_t& capacity, int64_t rows, int64_t bytes) {
+    if (rows > capacity / bytes) {
+        std::free(memory);
+        memory = nullptr;
+        capacity = 0;
+        memory = static_cast<char*>(allocate(rows, bytes));
+        capacity = rows * bytes;
+    }
+    return memory;
+}
+
+// Where the largest number of each entry is, in the end: at first of each thread's share, `found` being [entries][team.size].
+void rank(const float* entries, int64_t count, int64_t width, Largest* found, Team team) {
+    for (int64_t i = 0; i < count; i++)
+        found[i * team.size + team.id] = largest_of(entries + i * width, team.start(width), team.stop(width));
+}
 
 template <class F>
 int guarded(F body) {
@@ -52,7 +72,7 @@ int guarded(F body) {
 
 extern "C" {
 
-int llmc_abi() { return 4; }
+int llmc_abi() { return 5; }
 int llmc_block() { return BLOCK; }
 int64_t llmc_weight_bytes() { return WEIGHT_BYTES; }
 
@@ -98,12 +118,18 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
     return guarded([&] {
         const int64_t rows = std::max(batch->tokens, batch->rows);
         const int64_t bytes = rows <= FEW ? FEW_SHARED + context.threads * FEW_OWN : ARENA;   // of a row
-        if (rows > context.capacity / bytes) {
-            std::free(context.arena);
-            context.arena = nullptr;
-            context.capacity = 0;
-            context.arena = static_cast<char*>(allocate(rows, bytes));
-            context.capacity = rows * bytes;
+        room(context.arena, context.capacity, rows, bytes);
+        void* outputs[OUTPUTS_COUNT > 0 ? OUTPUTS_COUNT : 1];
+        std::copy(batch->outputs, batch->outputs + OUTPUTS_COUNT, outputs);
+        int64_t count = 0, width = 0;   // of the entries whose largest numbers are asked for
+        Largest* found = nullptr;
+        if (batch->largest) {
+            const LlmcTensor& ranked = OUTPUTS[batch->ranked];
+            count = ranked.rows == 'T' ? batch->tokens : ranked.rows == 'R' ? batch->rows : batch->runs, width = ranked.width;
+            const int64_t each = (width * sizeof(float) + 63) / 64 * 64, all = each + context.threads * sizeof(Largest);
+            char* memory = room(context.entries, context.ranked, std::max<int64_t>(count, 1), all);
+            outputs[batch->ranked] = memory;
+            found = reinterpret_cast<Largest*>(memory + count * each);
         }
         for (int64_t i = 0; i < batch->copies; i++)
             for (int c = 0; c < CACHES; c++)
@@ -112,14 +138,25 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
                             CACHE_FLOATS[c] * sizeof(float));
         const Step step{
             {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
-            batch->rows, batch->out_rows, batch->inputs, batch->outputs, context.caches, context.arena, rows,
+            batch->rows, batch->out_rows, batch->inputs, outputs, context.caches, context.arena, rows,
             context.partials, context.chunks};
-        if (context.threads == 1) {  // without OpenMP, whose threads are lost when a process forks
-            forward(*context.model, step, Team{0, 1});
-            return;
-        }
+        const auto run = [&](Team team) {
+            forward(*context.model, step, team);
+            if (!found) return;
+            step.barrier(team);
+            rank(static_cast<const float*>(outputs[batch->ranked]), count, width, found, team);
+        };
+        int size = 1;
+        if (context.threads == 1) {   // without OpenMP, whose threads are lost when a process forks
+            run(Team{0, 1});
+        } else {
 #pragma omp parallel num_threads(context.threads)
-        forward(*context.model, step, Team{omp_get_thread_num(), omp_get_num_threads()});
+            {
+                if (omp_get_thread_num() == 0) size = omp_get_num_threads();
+                run(Team{omp_get_thread_num(), omp_get_num_threads()});
+            }
+        }
+        for (int64_t i = 0; found && i < count; i++) batch->largest[i] = combined(found + i * size, size).place();
     });
 }
 }

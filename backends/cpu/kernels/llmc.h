@@ -26,6 +26,9 @@ typedef struct {
     const int32_t *out_rows;     // [rows]: the tokens whose rows are asked for
     const int32_t *copy_pairs;   // [copies][2]: blocks to copy (from, to) before the step
     void* const* outputs;        // for each output an array [tokens, ...], [rows, ...] or [runs, ...]
+    int64_t* largest;            // null; or, instead of the entries of the output `ranked`, where the largest number of each is:
+                                 // the first of equal ones, or -1 if it is not finite or some number is none
+    int64_t ranked;              // an output in float32
 } LlmcBatch;
 
 int llmc_abi(void);                                // the version of this interface

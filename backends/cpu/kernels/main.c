@@ -51,13 +51,13 @@ int main(int argc, char** argv) {
 
     void *model, *context, **results = memory(gives * sizeof *results);
     const void** values = memory(reads * sizeof *values);
-    int64_t vocabulary = 0, limit = INT64_MAX;
-    const float* logits = NULL;
+    int64_t limit = INT64_MAX;
+    int64_t logits = -1;
     for (int o = 0; o < gives; o++) {   // of one row, or of all tokens that are read
         results[o] = memory((outputs[o].rows == 'T' ? total : 1) * outputs[o].width * sizeof(int64_t));
-        if (!strcmp(outputs[o].name, "logits")) logits = results[o], vocabulary = outputs[o].width;
+        if (!strcmp(outputs[o].name, "logits")) logits = o;
     }
-    if (!logits) fail("model.so", "gives no logits");
+    if (logits < 0) fail("model.so", "gives no logits");
     for (int i = 0; i < reads; i++) {
         const int64_t below = inputs[i].limit >= 0 ? inputs[i].limit : INT64_MAX;
         if (!strcmp(inputs[i].name, "input_ids")) limit = below;
@@ -71,12 +71,12 @@ int main(int argc, char** argv) {
     for (int64_t done = 0, next = given; next < total; done = next++) {   // at first the ids given, then each that was chosen
         for (int i = 0; i < reads; i++) values[i] = strcmp(inputs[i].name, "position") ? ids + done : place + done;
         const int32_t count = (int32_t)(next - done), starts[] = {0, count}, last = count - 1;
+        int64_t best;
         const LlmcBatch batch = {.tokens = count, .rows = 1, .runs = 1, .width = blocks, .inputs = values, .outputs = results,
-                                 .position = position + done, .run = run, .starts = starts, .tables = table, .out_rows = &last};
+                                 .position = position + done, .run = run, .starts = starts, .tables = table, .out_rows = &last,
+                                 .largest = &best, .ranked = logits};
         check(llmc_step(context, &batch));
-        int64_t best = 0;
-        for (int64_t token = 1; token < vocabulary; token++)
-            if (logits[token] > logits[best]) best = token;
+        if (best < 0) fail("model.so", "gave logits that are not finite");
         printf("%lld\n", (long long)(ids[next] = best));
     }
     llmc_free_context(context);

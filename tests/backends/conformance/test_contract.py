@@ -13,7 +13,7 @@ from llmc.ir import ops
 from llmc.ir.score import CAUSAL, SCORE
 from llmc.ir.types import TensorType
 from llmc.ir.weights import Stored
-from llmc.runtime.contract import BLOCK, InputSpec
+from llmc.runtime.contract import BLOCK, InputSpec, largest
 from llmc.runtime.sequences import Sequences
 
 
@@ -70,6 +70,23 @@ def test_outputs_have_the_tokens_or_the_rows_asked_for(executable, rows):
     assert np.array_equal(found["above_rows"], found["above"][rows])
     assert np.array_equal(found["next"], batch.inputs["input_ids"] + 1)
     assert np.abs(found["hidden"]).min() > 0
+
+
+@pytest.mark.parametrize("rows", [[], [4], [6, 0, 6, 5, 4, 3, 2, 1, 0, 0]], ids=["none", "one", "more-than-tokens"])
+def test_largest_numbers_are_where_the_entries_have_them(executable, rows):
+    """And the step leaves the cache as one does that gives the entries."""
+    contexts = [executable.context(8, threads=2) for _ in range(2)]
+    sequences, names = Sequences(8), []
+    for length in (3, 4, 1):
+        names.append(sequences.create())
+        work = [(name, [(5 * i + length) % VOCAB for i in range(length)]) for name in names]
+        wanted = np.array(rows if length == 4 else rows[:1], np.int32) % 3
+        batch = dataclasses.replace(sequences.batch(work, ["all"] * len(work)), out_rows=wanted)
+        entries = arrays(contexts[0].step(batch))["rows"]
+        places = contexts[1].step_largest(batch, "rows")
+        assert places.dtype == np.int64 and places.shape == (len(batch.out_rows),)
+        if executable.row_exact:
+            assert np.array_equal(places, largest(entries))
 
 
 BROKEN = {

@@ -106,7 +106,7 @@ def test_closed_context_gives_its_memory_back(executable):
     assert used_memory() < before + 10**8
 
 
-@pytest.mark.parametrize("change", [("llmc_abi() { return 4", "llmc_abi() { return 3"), ("return BLOCK", "return 16")])
+@pytest.mark.parametrize("change", [("llmc_abi() { return 5", "llmc_abi() { return 4"), ("return BLOCK", "return 16")])
 def test_library_made_for_another_interface_or_block_is_refused(tmp_path, monkeypatch, change):
     (tmp_path / "kernels").mkdir()
     for name, text in build.headers().items():

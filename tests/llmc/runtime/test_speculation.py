@@ -30,14 +30,16 @@ class Clock:
         self.now, self.cost = 0.0, cost
         self.steps: list[int] = []
         monkeypatch.setattr(generate, "perf_counter", lambda: self.now)
-        step = generate.step_rows
+        for name in ("step_rows", "step_largest"):
+            monkeypatch.setattr(generate, name, self.timed(getattr(generate, name)))
 
-        def timed(context, batch, output):
+    def timed(self, step):
+        def run(context, batch, output):
             self.steps.append(batch.tokens)
             self.now += self.cost(batch.tokens)
             return step(context, batch, output)
 
-        monkeypatch.setattr(generate, "step_rows", timed)
+        return run
 
 
 @pytest.fixture
