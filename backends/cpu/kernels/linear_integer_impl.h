@@ -121,11 +121,12 @@ struct IntegerProduct {
 
     const uint8_t* codes(int64_t panel) const { return w.codes + panel * PANEL; }
 
-    // Few rows: each weight is read once, and taken apart in registers.
+    // Few rows: each weight is read once, and taken apart in registers. The panels that are next are announced meanwhile, each line
+    // once: what is a fixed distance ahead of one panel would be in the other, which is being read.
     template <int ROWS, int PANELS>
-    void few(int64_t panel, int64_t r0, const int32_t* minus) const {
+    void few(int64_t panel, int64_t next, int64_t r0, const int32_t* minus) const {
         Lanes acc[ROWS][PANELS] = {};
-        const Codes from{codes(panel), PANEL, codes(panel) + AHEAD, PANEL};
+        const Codes from{codes(panel), PANEL, codes(next), PANEL};
         tile<W::STORAGE, ROWS, PANELS, ROWS <= 3 ? LINES : 0, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
         put<ROWS, PANELS>(panel, r0, acc);
     }
@@ -135,9 +136,12 @@ struct IntegerProduct {
         int32_t minus[ROWS * GROUPS];
         prepare(r0, ROWS, minus);
         int64_t p = p0;
-        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) few<ROWS, TILE_PANELS>(p, r0, minus);
+        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) {
+            const int64_t next = p + 2 * TILE_PANELS <= p1 ? p + TILE_PANELS : p;   // the last ones announce nothing new
+            few<ROWS, TILE_PANELS>(p, next, r0, minus);
+        }
         if constexpr (COUNT % TILE_PANELS)
-            for (; p < p1; p++) few<ROWS, 1>(p, r0, minus);
+            for (; p < p1; p++) few<ROWS, 1>(p, p, r0, minus);
     }
 
     // Many rows: codes are taken apart once, and those of the next panels are announced meanwhile.
