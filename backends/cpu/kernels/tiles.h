@@ -34,22 +34,21 @@ public:
         visit([&](const Piece& piece) { total = piece.before(piece.last + 1); });
     }
 
-    // All pieces, in order.
+    // All pieces, in order: those that read the same keys after each other, as these stay in the cache of a core.
     template <class Visit>
     void visit(Visit see) const {
         int64_t start = 0;
-        for (int64_t t = 0, next; t < tokens.count; t = next) {
-            const int64_t stop = std::min(t + TILE_ROWS / MOST, tokens.count);
-            for (next = t + 1; next < stop && tokens.table[next] == tokens.table[t];) next++;
-            const int32_t end = blocks.end(t);
-            const int32_t first = f.first(tokens.position[t]) / BLOCK, last = int32_t(f.last(tokens.position[next - 1], end) / BLOCK);
+        for (int64_t run = 0; run < tokens.runs; run++)
             for (int g = 0; g < G; g++)
-                for (int h = 0; h < SHARE; h += MOST) {
-                    const Piece piece{t, start, int(next - t), g, g * SHARE + h, std::min(SHARE - h, MOST), end, first, last};
-                    see(piece);
-                    start = piece.before(last + 1);
-                }
-        }
+                for (int h = 0; h < SHARE; h += MOST)
+                    for (int64_t t = tokens.starts[run], next; t < tokens.starts[run + 1]; t = next) {
+                        next = std::min<int64_t>(t + TILE_ROWS / MOST, tokens.starts[run + 1]);
+                        const int32_t end = blocks.end(t), first = f.first(tokens.position[t]) / BLOCK;
+                        const int32_t last = int32_t(f.last(tokens.position[next - 1], end) / BLOCK);
+                        const Piece piece{t, start, int(next - t), g, g * SHARE + h, std::min(SHARE - h, MOST), end, first, last};
+                        see(piece);
+                        start = piece.before(last + 1);
+                    }
     }
 
     // Whose a chunk of a piece is.
