@@ -5,23 +5,25 @@
 
 namespace llmc {
 
+constexpr int kept_bytes(Kept kept) { return kept == Kept::int8 ? 1 : kept == Kept::bfloat16 ? 2 : 4; }
+
 // Floats a block of the cache takes, of G heads of D elements for each of its positions.
 template <Kept KEPT, int G, int D>
 constexpr int64_t block_floats() {
-    return KEPT == Kept::int8 ? G * D * BLOCK / 4 + G * BLOCK : G * D * BLOCK / (KEPT == Kept::bfloat16 ? 2 : 1);
+    return G * D * BLOCK / 4 * kept_bytes(KEPT) + (KEPT == Kept::int8 ? G * BLOCK : 0);
 }
 
 // Of one head: its elements, as wide as they are kept, and in int8 what they are multiples of at each position.
 template <Kept KEPT, int G, int D>
 inline const char* kept_head(const float* block, int g) {
-    return reinterpret_cast<const char*>(block) + g * D * BLOCK * (KEPT == Kept::int8 ? 1 : KEPT == Kept::bfloat16 ? 2 : 4);
+    return reinterpret_cast<const char*>(block) + g * D * BLOCK * kept_bytes(KEPT);
 }
 template <int G, int D>
 inline const float* kept_scales(const float* block, int g) {
     return block + G * D * BLOCK / 4 + g * BLOCK;
 }
 
-// Keys (KEYS) or values of the step, rounded, into the cache: in the order of floats, by head and position as rounding rows does it.
+// Keys (KEYS) or values of the step into the cache, in the order of floats, rounded by head and position.
 template <Kept KEPT, bool KEYS, int G, int D>
 void write_rounded(const float* x, int64_t stride, float* cache, const Tokens& tokens, Team team) {
     constexpr int step = KEYS ? BLOCK : 1;   // from element to element
@@ -83,14 +85,17 @@ inline Lanes load_bfloat16(const char* at) {
 #endif
 }
 
-// COUNT elements as floats, a multiple of LANES; what lies at `ahead` is fetched.
+template <Kept KEPT>
+inline Lanes load_kept(const char* at) {
+    if constexpr (KEPT == Kept::int8) return load_codes(at);
+    else if constexpr (KEPT == Kept::bfloat16) return load_bfloat16(at);
+    else return load(reinterpret_cast<const float*>(at));
+}
+
+// COUNT elements as floats, a multiple of LANES.
 template <Kept KEPT, int COUNT>
-inline void widen(const char* from, const char* ahead, float* to) {
-    constexpr int bytes = KEPT == Kept::int8 ? 1 : 2;
-    for (int i = 0; i < COUNT; i += LANES) {
-        if (i * bytes % 64 == 0) __builtin_prefetch(ahead + i * bytes, 0, 2);
-        store(to + i, KEPT == Kept::int8 ? load_codes(from + i) : load_bfloat16(from + 2 * i));
-    }
+inline void widen(const char* from, float* to) {
+    for (int i = 0; i < COUNT; i += LANES) store(to + i, load_kept<KEPT>(from + i * kept_bytes(KEPT)));
 }
 
 }  // namespace llmc
