@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from llmc.capture.axes import Builder
 from llmc.capture.rules.attention import attend
 from llmc.capture.rules.experts import expert_product
+from llmc.capture.values import Refusal, Scores
 from llmc.errors import CaptureError
 from llmc.ir.score import FALSE, SCORE, TRUE, K, Q, ScoreExpr, apply, const
 
@@ -22,6 +24,8 @@ KNOWN = ("dropout", "scaling", "softcap", "s_aux", "sliding_window", "is_causal"
          "cache_position", "output_attentions", "output_hidden_states", "output_router_logits", "return_dict",
          "deterministic")  # fmt: skip
 """Keywords of the attention interface that are understood or change no number: a window is part of the mask."""
+
+WITHOUT_MASK = "so call the model without one, or with `torch.ones_like(input_ids)`"
 
 MINUS_INFINITY = const(-float("inf"))
 
@@ -73,31 +77,33 @@ for _name, _kind in {
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys an attention admits; travels through the model in place of a mask tensor."""
+    """Which keys an attention admits; travels through the model in place of a mask tensor.
+
+    padding: bool `[1, S]` that somebody gave the model, which must be proved to be all ones; None if nobody did.
+    """
 
     admits: ScoreExpr
+    padding: Tensor | None = None
 
 
 def mask_interface(*args: Any, mask_function: Callable[..., Any], attention_mask: Any = None, **ignored: Any) -> Mask:
-    """The library's mask function as an expression."""
-    if attention_mask is not None:
-        raise CaptureError("the model makes a padding mask of its own; batches need no padding here")
+    """The library's mask function as an expression, and beside it the mask of padding that the model was given."""
     try:
         traced = mask_function(Traced(const(0)), Traced(const(0)), Traced(Q), Traced(K))
     except Exception as error:
         raise CaptureError(f"the attention mask of the model is no expression of positions: {error}") from error
-    return Mask(traced.expr if isinstance(traced, Traced) else const(bool(traced)))
+    return Mask(traced.expr if isinstance(traced, Traced) else const(bool(traced)), attention_mask)
 
 
 _calls: ContextVar[list[tuple[ScoreExpr, ScoreExpr]]] = ContextVar("calls")
 _library = torch.library.Library(NAME, "DEF")
-_library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, float scale, int call) -> Tensor")
-
-
+_library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? sinks, Tensor? padding, float scale, int call) -> Tensor")
 _library.define("expert_linear(Tensor x, Tensor chosen, Tensor weight, Tensor? bias, bool transposed) -> Tensor")
 
 
-def _empty(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, scale: float, call: int) -> Tensor:
+def _empty(
+    q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, padding: Tensor | None, scale: float, call: int
+) -> Tensor:
     return q.new_empty(q.shape[0], q.shape[1], q.shape[2], v.shape[3])
 
 
@@ -125,7 +131,8 @@ def attention_interface(
         score = apply("mul", apply("tanh", apply("div", SCORE, cap)), cap)
     calls = _calls.get()
     calls.append((score, attention_mask.admits))
-    out = torch.ops.llmc.attention(query, key, value, kwargs.get("s_aux"), scale, len(calls) - 1)
+    sinks, padding = kwargs.get("s_aux"), attention_mask.padding
+    out = torch.ops.llmc.attention(query, key, value, sinks, padding, scale, len(calls) - 1)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -148,8 +155,8 @@ def experts_interface(module: nn.Module, states: Tensor, chosen: Tensor, shares:
     return (product(inner, "down_proj") * shares[..., None]).sum(1)
 
 
-def keywords(ids: Tensor) -> dict[str, Any]:
-    """What a model of the library is called with besides ids: a cache that is empty and stays so.
+def with_cache(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a model of the library, and if it takes a cache and was given none, one that is empty and stays so.
 
     With a cache at hand the library does not look for sequences packed into one row, which it cannot do while tracing.
     """
@@ -168,12 +175,17 @@ def keywords(ids: Tensor) -> dict[str, Any]:
         def get_mask_sizes(self, query_length: Any, *args: Any, **kwargs: Any) -> tuple[Any, int]:
             return query_length, 0
 
-    return {"past_key_values": EmptyCache(), "use_cache": False}
+    found = inspect.signature(module.forward).bind_partial(*args, **given).arguments
+    cached = found.get("past_key_values") is not None
+    return args, given if cached else {**given, "past_key_values": EmptyCache(), "use_cache": False}
 
 
 @contextmanager
 def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
-    """While active, attention and experts of the model are ops; gives the rules for them. The model is left as it was found."""
+    """While active, attention and experts of the model are ops, and caches are empty; gives the rules for those ops.
+
+    The model is left as it was found.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.moe import ExpertsInterface
 
@@ -186,22 +198,33 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
     supported = getattr(module, "_supports_attention_backend", False)
     experts_before = module.get_experts_implementation()  # type: ignore[operator]
 
-    def rule(b: Builder, q: Any, k: Any, v: Any, sinks: Any, scale: float, call: int) -> Any:
+    def rule(b: Builder, q: Any, k: Any, v: Any, sinks: Any, padding: Any, scale: float, call: int) -> Any:
+        if padding is not None and not _all_ones(padding):
+            raise Refusal(f"its attention mask is not proved to be all ones; batches have no padding, {WITHOUT_MASK}")
         score, admits = calls[call]
         scaled = _replace_score(score, apply("mul", SCORE, const(scale)))
         expr = scaled if admits == TRUE else apply("where", admits, scaled, MINUS_INFINITY)
         return attend(b, q, k, v, expr, sinks=sinks)
 
+    takes_cache = [m for m in module.modules() if "past_key_values" in inspect.signature(m.forward).parameters]
+    hooks = [m.register_forward_pre_hook(with_cache, with_kwargs=True) for m in takes_cache if hasattr(m, "config")]
     try:
         if supported:
             module.set_attn_implementation(NAME)  # type: ignore[operator]
         module.set_experts_implementation(NAME)  # type: ignore[operator]
         yield {f"{NAME}::attention": rule, f"{NAME}::expert_linear": expert_product}
     finally:
+        for hook in hooks:
+            hook.remove()
         if supported:
             module.set_attn_implementation(before)  # type: ignore[operator]
         module.set_experts_implementation(experts_before)  # type: ignore[operator]
         _calls.reset(token)
+
+
+def _all_ones(mask: Any) -> bool:
+    """Whether a mask `[1, S]` is one number at all positions, and that is not 0."""
+    return isinstance(mask, Scores) and mask.source is None and mask.expr.kind == "const" and bool(mask.expr.value)
 
 
 def _replace_score(expr: ScoreExpr, by: ScoreExpr) -> ScoreExpr:

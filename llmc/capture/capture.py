@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -58,23 +57,19 @@ def capture(
     whole = kind == "encoder"
     call = call_of(module, example_inputs, EXAMPLE_LENGTH) if whole else Call(_example_ids(module, example_inputs))
     ids, others, read = call.ids, dict(call.others), outputs_of if whole else None
-    from_library = hasattr(module, "set_attn_implementation") and hasattr(module, "config")
     stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
     with ready(module) as prepared, ExitStack() as rotary, ExitStack() as stack:
         length, decided = max_context or stated or DEFAULT_CONTEXT, Resolved()
         opaque: dict[str, Callable[..., Any]] = {}
-        keywords = call.constants
-        library = library_part(prepared) if whole else prepared if from_library else None
+        library = library_part(prepared)
         if library is not None:
             from llmc.capture import adapter
 
             decided = rotary.enter_context(resolved(library, length))
             opaque = stack.enter_context(adapter.adapted(library))
-            if not whole or "past_key_values" in inspect.signature(prepared.forward).parameters:
-                keywords = lambda given: {**call.constants(given), **adapter.keywords(given)}  # noqa: E731
-        parameters = dict(Wrapper(prepared, keywords, read).named_parameters(remove_duplicate=False))
+        parameters = dict(Wrapper(prepared, call.constants, read).named_parameters(remove_duplicate=False))
         with hollow(prepared):
-            exported = export(Wrapper(prepared, keywords, read), ids, others, opaque)
+            exported = export(Wrapper(prepared, call.constants, read), ids, others, opaque)
         lengths = lengths_of(exported, type(module).__name__)
         interpreter = Interpreter(exported, PREFIX, opaque, parameters, tuple(others), whole, call.padding)
         results = interpreter.run()

@@ -14,6 +14,7 @@ import llmc
 from llmc.capture.capture import capture
 from llmc.capture.source import open_source
 from llmc.conformance.forms import relative_error
+from llmc.conformance.modules import library_model
 from llmc.errors import CaptureError, InputError
 from llmc.evaluate.similarity import similarity
 from tests.e2e.encoders import MODELS, Written, bert, exact, made
@@ -245,6 +246,21 @@ def test_sentence_folder_is_pooled_and_normalized_as_its_files_say(folder):
     for ids, values in zip(prompts, found, strict=True):
         expected = exact(module, ids, token_type_ids=[0] * len(ids))
         assert relative_error(values, expected["embedding"].numpy()) <= 1e-5
+
+
+@pytest.mark.parametrize("way", ["lasttoken", "mean_tokens"])
+def test_sentence_folder_around_a_decoder_agrees_with_the_model_itself(way, tmp_path):
+    decoder = library_model("rope").model
+    decoder.save_pretrained(tmp_path)
+    write_modules(tmp_path, ["Transformer", "Pooling"])
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{way}": True}))
+    prompts = prompts_of(101, None)
+    found = llmc.compile(tmp_path, backend="eager").encode(prompts)
+    for ids, values in zip(prompts, found, strict=True):
+        tokens = exact(decoder, ids)["last_hidden_state"]
+        expected = tokens[-1] if way == "lasttoken" else tokens.mean(0)
+        assert relative_error(values, expected.numpy()) <= 1e-5
 
 
 @pytest.mark.parametrize(("kinds", "options", "message"), [

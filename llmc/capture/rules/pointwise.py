@@ -50,6 +50,8 @@ def elementwise(b: Builder, op: Op, *operands: Any, **attributes: Any) -> Value:
     values = [b.stream(v) if isinstance(v, Scores) and v.expr.kind != "const" else v for v in values]
     fitted, layout = b.aligned(values)
     node, sizes = b.node(op, *fitted, **attributes), tuple(dim.size for dim in layout if dim.label == "fixed")
+    if not type_of(node).streams:
+        raise Refusal("a weight meets a tensor of one number, as long as the sequence, in place of a value of each token")
     return Stream(layout, node if type_of(node).fixed == sizes else b.node(ops.expand, node, shape=sizes))
 
 
