@@ -73,9 +73,9 @@ class Code:
         return f'#!/bin/sh\n{comment}\ncd "$(dirname "$0")" && {shlex.join(self.command)}\n'
 
     def digest(self, *parts: str) -> str:
-        """The name of a result: parts, and all that else it depends on."""
+        """The name of a result: parts, and all that else it depends on; a cache folder may be shared by machines."""
         found = hashlib.sha256()
-        for part in (*parts, *self.compile, toolchain.compiler_version(tuple(toolchain.command()))):
+        for part in (*parts, self.target.machine, *self.compile, toolchain.compiler_version(tuple(toolchain.command()))):
             found.update(part.encode() + b"\0")
         return found.hexdigest()[:32]
 

@@ -40,8 +40,8 @@ def _add_norm(g: Generator, node: Node) -> None:
     size, width = int(type_of(node).shape[-1]), type_of(node).width // 2
     operands = [g.read(node, 0), g.read(node, 1)]
     halves = [half(g, node, index) for index in range(2)]
-    given, made = (", ".join(f"{x.pointer}, {x.stride}" for x in group) for group in (operands, halves))
-    args = ", ".join([given, *affine(g, node, 2), made, g.count(node), "team"])
+    read, made = (", ".join(f"{x.pointer}, {x.stride}" for x in group) for group in (operands, halves))
+    args = ", ".join([read, *affine(g, node, 2), made, g.count(node), "team"])
     name = node.target.name  # type: ignore[union-attr]
     g.add(node, f"{name}<{width // size}, {size}>({args});", *halves, rows=g.count(node))
 

@@ -6,7 +6,8 @@ namespace llmc {
 
 // e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six).
 // 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
-template <class V, class I>
+// I, U: whole numbers with and without a sign, as wide as V. Of NaN the exponent is anything, which only U may shift out.
+template <class V, class I, class U>
 inline V exponential(V x) {
     const V zero = {};  // what numbers are added to become vectors of themselves
     x = x < -104.0f ? -104.0f : x;
@@ -21,12 +22,12 @@ inline V exponential(V x) {
     p = madd(p, r, zero + 1.6666665e-1f);
     p = madd(p, r, zero + 5.0000001e-1f);
     p = madd(p * r, r, r) + 1.0f;
-    return p * __builtin_bit_cast(V, (half + 127) << 23) * __builtin_bit_cast(V, (power - half + 127) << 23);
+    return p * __builtin_bit_cast(V, (U)(half + 127) << 23) * __builtin_bit_cast(V, (U)(power - half + 127) << 23);
 }
 
-inline float exp_(float x) { return exponential<float, int32_t>(x); }
+inline float exp_(float x) { return exponential<float, int32_t, uint32_t>(x); }
 inline Lanes exp_(const Lanes& x) {
-    return each([&](int i) { return exponential<Part, Whole>(x.part[i]); });
+    return each([&](int i) { return exponential<Part, Whole, Words>(x.part[i]); });
 }
 
 // tanh to 2e-7 relative: an odd polynomial near zero, beyond that by e^2x.

@@ -1,10 +1,8 @@
-"""What the CPU backend keeps of a model: opened without torch, refused if it does not fit, rebuilt from edited sources."""
+"""What the CPU backend keeps of a model: opened without torch, refused if it does not fit."""
 
-import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,66 +13,23 @@ import llmc
 from llmc.backends.cpu import artifact
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.executable import open_library
-from llmc.errors import ArtifactError, InputError, PluginError, ToolchainError
+from llmc.errors import ArtifactError, InputError, PluginError
 from llmc.ir import ops
-from llmc.ir.score import CAUSAL, SCORE
 from llmc.runtime import processor
-from llmc.runtime.manifest import Manifest, describe
-from llmc.runtime.model import CompiledModel, ModelInfo
-from llmc.runtime.rebuild import rebuild
-from llmc.runtime.tokenizer import Tokenizer
-from tests.backends.cpu.programs import program, table, weight
-
-ROOT = Path(__file__).parents[3]
-TOKENIZER = Tokenizer(ROOT / "examples" / "tiny_lm" / "model")
-VOCAB = TOKENIZER.vocab_size
-IDS = [(7 * i) % VOCAB for i in range(40)]
-
-
-def generating(editor, ids):
-    """Attention over embeddings of ids and positions, and logits of the rows asked for."""
-    x = table(editor, ids, size=8, rows=VOCAB)
-    x = editor.op(ops.add, x, table(editor, editor.input("position"), "places", rows=90))
-    heads = editor.op(ops.reshape, x, shape=(2, 4))
-    mixed = editor.op(ops.attention, heads, heads, heads, scale=0.5, score=SCORE, admits=CAUSAL)
-    rows = editor.op(ops.select_rows, editor.op(ops.reshape, mixed, shape=(8,)))
-    return editor.op(ops.linear, editor.op(ops.silu, rows), weight(editor, "head", VOCAB, 8))
-
-
-@pytest.fixture(scope="module")
-def model():
-    made = program(generating)
-    info = ModelInfo("small", VOCAB, 90, backend="cpu", threads=1)
-    return CompiledModel(made, CpuBackend().lower(made), info, TOKENIZER)
-
-
-@pytest.fixture
-def saved(model, tmp_path):
-    model.save(tmp_path / "m")
-    return tmp_path / "m"
-
-
-def change(folder, name, edit, listed=True):
-    """Edit a file of the artifact as a text, and what the manifest says of it."""
-    path = folder / name
-    path.write_text(edit(path.read_text()))
-    if listed:
-        list_as_it_is(folder, name)
-
-
-def list_as_it_is(folder, name):
-    """Have the manifest describe a file that was changed."""
-    manifest = Manifest.read(folder)
-    manifest.files[name] = describe(folder / name)
-    manifest.write(folder)
-
-
-def change_facts(folder, **fields):
-    change(folder, "executable/executable.json", lambda text: json.dumps({**json.loads(text), **fields}))
-
-
-def logits(model):
-    return model([IDS])[0]
+from llmc.runtime.manifest import Manifest
+from llmc.runtime.model import CompiledModel
+from tests.backends.cpu.artifacts import (
+    IDS,
+    ROOT,
+    TOKENIZER,
+    VOCAB,
+    change,
+    change_facts,
+    generating,
+    list_as_it_is,
+    logits,
+)
+from tests.backends.cpu.programs import program, table
 
 
 def test_opened_model_gives_the_same_bits_with_weights_mapped(model, saved):
@@ -244,136 +199,6 @@ def test_c_program_of_the_artifact_generates_what_python_does(saved, compiler):
 def test_model_without_logits_has_no_c_program():
     executable = CpuBackend().lower(program(lambda e, ids: table(e, ids), names=("hidden",)))
     assert artifact.MAIN_FILE not in executable.sources()
-
-
-# ---- rebuild
-
-
-def double(text):
-    """model.cpp that gives twice the logits."""
-    end = "}\n\n}  // namespace"
-    assert text.count(end) == 1
-    loop = f"    step.barrier(team);\n    if (team.id == 0) for (int64_t i = 0; i < R * {VOCAB}; i++) output_logits[i] *= 2;\n"
-    return text.replace(end, loop + end)
-
-
-def test_edited_source_is_refused_until_it_is_rebuilt_and_then_runs(model, saved):
-    change(saved, "executable/model.cpp", double, listed=False)
-    with pytest.raises(ArtifactError, match=r"model\.cpp: its size .*'llmc rebuild .*m' makes the library from sources"):
-        llmc.load(saved)
-    before = [path.name for path in saved.parent.iterdir()]
-    done = rebuild(saved)
-    assert (done.lowered, done.edited, done.target) == (False, ("model.cpp",), model.executable.target)
-    assert np.array_equal(logits(llmc.load(saved)), 2 * logits(model))
-    assert [path.name for path in saved.parent.iterdir()] == before
-    assert rebuild(saved).edited == ()
-    (saved / "executable" / "model.cpp").write_text(model.source())
-    rebuild(saved)
-    assert np.array_equal(logits(llmc.load(saved)), logits(model))
-
-
-def test_edited_kernel_and_a_new_header_are_compiled(model, saved):
-    home = saved / "executable"
-    (home / "mine.h").write_text("#define MINE 3\n")
-    included = '#pragma once\n#include "mine.h"'
-    change(saved, "executable/core.h", lambda text: text.replace("#pragma once", included), listed=False)
-    change(saved, "executable/model.cpp", lambda text: double(text).replace("*= 2;", "*= MINE;"), listed=False)
-    assert rebuild(saved).edited == ("core.h", "model.cpp")
-    assert np.array_equal(logits(llmc.load(saved)), 3 * logits(model))
-    assert "executable/mine.h" in Manifest.read(saved).files
-
-
-@pytest.mark.parametrize("name", ["-fplugin=x.cpp", "my kernel.h", "ä.h"])
-def test_source_of_an_odd_name_is_refused(saved, name):
-    (saved / "executable" / name).write_text("")
-    with pytest.raises(ArtifactError, match="names of sources are letters"):
-        rebuild(saved)
-
-
-def test_source_that_is_a_link_is_refused(saved):
-    (saved.parent / "extra.cpp").write_text("")
-    (saved / "executable" / "extra.cpp").symlink_to(saved.parent / "extra.cpp")
-    with pytest.raises(ArtifactError, match=r"extra\.cpp: a link stands where a source should be"):
-        rebuild(saved)
-    llmc.load(saved)
-
-
-def test_sources_of_another_interface_are_made_again(model, saved):
-    change_facts(saved, abi=1)
-    assert rebuild(saved).lowered
-    assert np.array_equal(logits(llmc.load(saved)), logits(model))
-
-
-def test_what_the_compiler_says_is_shown_and_nothing_has_changed(saved):
-    change(saved, "executable/model.cpp", lambda text: text + "int x = no_such_name;\n", listed=False)
-    before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
-    with pytest.raises(ToolchainError, match=r"model\.cpp:\d+.*\n?.*no_such_name"):
-        rebuild(saved)
-    assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
-    assert [path.name for path in saved.parent.iterdir()] == ["m"]
-
-
-def test_edit_that_changes_the_interface_is_refused(saved):
-    change(saved, "executable/model.cpp", lambda text: text.replace("WEIGHT_BYTES = ", "WEIGHT_BYTES = 1"), listed=False)
-    with pytest.raises(ArtifactError, match="bytes of packed weights"):
-        rebuild(saved)
-
-
-@pytest.mark.parametrize("name", ["weights.bin", "model.so", "executable.json"])
-def test_damaged_file_is_made_again(model, saved, name):
-    (saved / "executable" / name).write_bytes(b"damaged")
-    done = rebuild(saved)
-    assert done.lowered == (name != "model.so") and not done.edited
-    assert np.array_equal(logits(llmc.load(saved)), logits(model))
-
-
-def test_another_target_is_lowered_again_and_kept(model, saved):
-    assert rebuild(saved, target="portable").lowered
-    loaded = llmc.load(saved)
-    assert loaded.executable.target == "portable" and loaded.info.target == "portable"
-    np.testing.assert_allclose(logits(loaded), logits(model), rtol=1e-4, atol=1e-5)
-    assert not rebuild(saved).lowered
-    assert llmc.load(saved).executable.target == "portable"
-
-
-def test_code_for_another_processor_is_lowered_for_this_one(model, saved):
-    data = json.loads((saved / "manifest.json").read_text())
-    data["target"]["needs"] = ["something"]
-    (saved / "manifest.json").write_text(json.dumps(data))
-    done = rebuild(saved)
-    assert done.lowered and done.target == model.executable.target
-    assert np.array_equal(logits(llmc.load(saved)), logits(model))
-
-
-def test_model_of_another_version_is_lowered_again(model, saved):
-    data = json.loads((saved / "manifest.json").read_text())
-    (saved / "manifest.json").write_text(json.dumps({**data, "version": 1}))
-    with pytest.raises(ArtifactError, match=r"version 1; version 2 is needed. Run 'llmc rebuild"):
-        llmc.load(saved)
-    assert rebuild(saved).lowered
-    assert np.array_equal(logits(llmc.load(saved)), logits(model))
-
-
-def test_edits_are_not_overwritten_without_being_asked(model, saved):
-    change(saved, "executable/model.cpp", double, listed=False)
-    with pytest.raises(ArtifactError, match=r"model\.cpp was edited, and would be lost: .* --force"):
-        rebuild(saved, target="portable")
-    assert rebuild(saved, target="portable", force=True).edited == ("model.cpp",)
-    np.testing.assert_allclose(logits(llmc.load(saved)), logits(model), rtol=1e-4, atol=1e-5)
-
-
-def test_force_makes_the_sources_of_the_program_again(model, saved):
-    change(saved, "executable/model.cpp", double, listed=False)
-    rebuild(saved)
-    done = rebuild(saved, force=True)
-    assert done.lowered and (saved / "executable" / "model.cpp").read_text() == model.source()
-
-
-def test_damaged_program_is_not_lowered(saved):
-    path = saved / "program" / "weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(ArtifactError, match=r"weights\.safetensors: its content"):
-        rebuild(saved, target="portable")
 
 
 def test_library_opened_twice_is_opened_once_and_a_new_file_of_its_name_is_another(saved):

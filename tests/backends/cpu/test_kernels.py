@@ -1,13 +1,17 @@
 """Numbers at the edges: what is no number, too large, or an id that no table has."""
 
 import math
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
+from llmc.backends.cpu import toolchain
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.build import KERNELS
 from llmc.backends.cpu.score import number
+from llmc.backends.cpu.source import CONTRACT
 from llmc.backends.eager.backend import EagerBackend
 from llmc.ir import ops
 from llmc.ir.weights import Stored
@@ -49,6 +53,15 @@ def test_op_gives_what_torch_gives_at_the_edges(name, at_the_edges):
     if name == "gelu":
         close |= np.array(EDGES) == INF  # torch's vectors give NaN, its scalars infinity
     assert close.all(), [(x, a, b) for x, a, b, c in zip(EDGES, got, want, close, strict=True) if not c]
+
+
+def test_exponential_of_no_number_is_defined(tmp_path):
+    source = '#include "functions.h"\nint main(int n, char**) { return llmc::exp_(n * __builtin_nanf("")) > 0; }\n'
+    (tmp_path / "main.cpp").write_text(f"{CONTRACT}\n{source}")
+    flags = ["-std=c++17", "-fsanitize=shift,signed-integer-overflow", "-fno-sanitize-recover=all", f"-I{KERNELS}"]
+    subprocess.run([*toolchain.command(), *flags, "-o", "main", "main.cpp"], cwd=tmp_path, check=True)
+    done = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("op", [ops.amax, ops.amin], ids=lambda op: op.name)

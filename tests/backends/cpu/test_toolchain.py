@@ -66,6 +66,12 @@ def test_library_is_built_once():
     assert built(SOURCE) == first and first.stat().st_mtime_ns == stamp and answer(first) == "42"
 
 
+def test_machines_that_share_a_cache_have_results_of_their_own(monkeypatch):
+    first = code().digest("kernel")
+    monkeypatch.setattr("platform.machine", lambda: "another")
+    assert code().digest("kernel") != first
+
+
 @pytest.mark.parametrize("damage", ["deleted", "empty", "cut", "changed", "seal"])
 def test_damaged_library_is_built_again(damage, cache):
     path = built(SOURCE)
