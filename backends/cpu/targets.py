@@ -56,11 +56,12 @@ AVX512 = on_x86(
     "avx512f avx512bw avx512vl avx512dq avx512_vnni avx512_bf16 fma f16c",
     "-mprefer-vector-width=512",
 )
+AVX2_VNNI = on_x86("avx2-vnni", "AVX2 with VNNI, FMA and F16C", "avx2 avxvnni fma f16c", "avx2 avx_vnni fma f16c")
 AVX2 = on_x86("avx2", "AVX2 with FMA and F16C", "avx2 fma f16c", "avx2 fma f16c")
 NEON_I8MM = on_arm("neon-i8mm", "Arm NEON with dot products, I8MM and BF16", "dotprod i8mm bf16", "asimd asimddp i8mm bf16")
 NEON = on_arm("neon", "Arm NEON with dot products", "dotprod", "asimd asimddp")
 PORTABLE = Target("portable", "C++ alone")
-TARGETS = {target.name: target for target in (AVX512, AVX2, NEON_I8MM, NEON, PORTABLE)}
+TARGETS = {target.name: target for target in (AVX512, AVX2_VNNI, AVX2, NEON_I8MM, NEON, PORTABLE)}
 """From the best to the one that every processor runs, of each kind of machine."""
 
 

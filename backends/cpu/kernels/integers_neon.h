@@ -8,7 +8,8 @@ namespace llmc {
 struct Sums {
     int32x4_t part[LANES / 4];
 };
-constexpr int TILE_ROWS = 4, TILE_PANELS = 1;   // 16 sums, 4 registers of codes and 4 of activations, of 32
+constexpr int TILE_PANELS = 1;
+constexpr int tile_rows(Storage) { return 4; }   // 16 sums, 4 registers of codes and 4 of activations, of 32
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 constexpr int BYTES_ZERO = 128;   // codes are taken as they are, without sign

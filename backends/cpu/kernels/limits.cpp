@@ -108,6 +108,8 @@ LOOP(bfloat16_avx512, CLEAR_Z, BF16_Z)
 #define FMA_Y(N) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" #N "\n\t"
 LOOP(int8_avx2, CLEAR_Y, DOT_Y)
 LOOP(float32_avx2, CLEAR_Y, FMA_Y)
+#define DOT_V(N) "%{vex%} vpdpbusd %%ymm12, %%ymm13, %%ymm" #N "\n\t"
+LOOP(int8_avx2_vnni, CLEAR_Y, DOT_V)
 
 // What every processor of this kind has: bytes widened to 16 bits, and products and sums apart.
 #define DOT_X(N) "movdqa %%xmm12, %%xmm14\n\tpmaddwd %%xmm13, %%xmm14\n\tpaddd %%xmm14, %%xmm" #N "\n\t"
@@ -121,13 +123,44 @@ void products(const std::string& target, int threads) {
     report("int8", threads, each * 64, int8_avx512);
     report("float32", threads, each * 16, float32_avx512);
     report("bfloat16", threads, each * 32, bfloat16_avx512);
-  } else if (target == "avx2") {
-    report("int8", threads, each * 32, int8_avx2);
+  } else if (target == "avx2" || target == "avx2-vnni") {
+    report("int8", threads, each * 32, target == "avx2" ? int8_avx2 : int8_avx2_vnni);
     report("float32", threads, each * 8, float32_avx2);
   } else {
     report("int8", threads, each * 8, int8_portable);
     report("float32", threads, each * 4, float32_portable);
   }
+}
+
+#elif defined(__aarch64__)
+
+#define TWELVE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
+#define CLEAR(N) "movi v" #N ".4s, #0\n\t"
+#define LOOP(NAME, BODY)                                                                                                        \
+  void NAME(int) {                                                                                                              \
+    std::int64_t count = LOOPS;                                                                                                 \
+    __asm__ volatile(".arch armv8.2-a+dotprod+i8mm+bf16\n\t" TWELVE(CLEAR) CLEAR(12) CLEAR(13) "1:\n\t" TWELVE(BODY)            \
+                     "subs %0, %0, #1\n\tb.ne 1b\n\t" : "+r"(count) :: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8",    \
+                     "v9", "v10", "v11", "v12", "v13", "cc");                                                                   \
+  }
+
+#define DOT(N) "sdot v" #N ".4s, v12.16b, v13.16b\n\t"
+#define MIXED_DOT(N) "usdot v" #N ".4s, v12.16b, v13.16b\n\t"
+#define BF16_DOT(N) "bfdot v" #N ".4s, v12.8h, v13.8h\n\t"
+#define FMA(N) "fmla v" #N ".4s, v12.4s, v13.4s\n\t"
+#define WIDE(N) "smlal v" #N ".4s, v12.4h, v13.4h\n\t"   // bytes widened to 16 bits
+LOOP(int8_neon, DOT)
+LOOP(int8_i8mm, MIXED_DOT)
+LOOP(bfloat16_i8mm, BF16_DOT)
+LOOP(float32_arm, FMA)
+LOOP(int8_portable, WIDE)
+
+void products(const std::string& target, int threads) {
+  const double each = double(LOOPS) * SUMS * 2;  // a product and a sum
+  const bool i8mm = target == "neon-i8mm", neon = i8mm || target == "neon";
+  report("int8", threads, each * (neon ? 16 : 4), i8mm ? int8_i8mm : neon ? int8_neon : int8_portable);
+  report("float32", threads, each * 4, float32_arm);
+  if (i8mm) report("bfloat16", threads, each * 8, bfloat16_i8mm);
 }
 
 #else

@@ -14,9 +14,10 @@ from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.targets import NEON, NEON_I8MM, PORTABLE, TARGETS
 from llmc.conformance.forms import chunked, prefill, ragged, relative_error
 from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
+from llmc.ir import ops
 from tests.backends.cpu import test_products
 from tests.backends.cpu.emulated import COMPILER, EMULATOR, Emulated, needs_emulator, program_of
-from tests.backends.cpu.programs import program, table
+from tests.backends.cpu.programs import program, rounded, table
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "tiny_lm" / "model"
 BASELINE = dataclasses.replace(PORTABLE, name="portable-arm", kind="aarch64")
@@ -55,7 +56,8 @@ def test_code_for_another_kind_of_machine_asks_for_a_compiler_that_makes_it(monk
 
 @needs_emulator
 def test_cross_compiled_code_is_for_its_machine_and_refused_here(cross):
-    executable = CpuBackend(NEON).lower(program(lambda e, ids: table(e, ids)))
+    made = program(lambda e, ids: e.op(ops.linear, table(e, ids), rounded(e, "w", 5, 8), activations="int8"))
+    executable = CpuBackend(NEON).lower(made)
     assert executable.machine == "aarch64" and "asimddp" in executable.needs
     with pytest.raises(UnsupportedError, match="it is for aarch64"):
         executable.context(1)
