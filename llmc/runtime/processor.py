@@ -9,13 +9,23 @@ from pathlib import Path
 
 
 @lru_cache(maxsize=1)
-def extensions() -> frozenset[str]:
-    """The extensions of the instruction set that Linux lists ("avx2", "asimd"); none where /proc/cpuinfo does not exist."""
+def told() -> dict[str, str]:
+    """What Linux tells of the first processor; nothing where /proc/cpuinfo does not exist."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def extensions() -> frozenset[str]:
+    """The extensions of the instruction set that Linux lists ("avx2", "asimd")."""
+    return frozenset((told().get("flags") or told().get("Features") or "").split())
+
+
+def vendor() -> str:
+    """Who made the processor ("GenuineIntel", "AuthenticAMD"); empty if Linux does not tell."""
+    return told().get("vendor_id", "")
 
 
 def lacking(machine: str, needs: Iterable[str]) -> str:

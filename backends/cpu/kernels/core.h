@@ -217,22 +217,20 @@ inline Lanes seconds(const Pairs& x) {
     return each([&](int i) { return Part(x.part[i] & 0xFFFF0000u); });
 }
 
-// s plus the products of a pair of activations with each pair.
-inline Lanes madd_pairs(int32_t x, const Pairs& y, const Lanes& s) {
+// s plus the products of a pair of activations with each pair, where there is an instruction for it.
 #if defined(__AVX512BF16__)
+#define BFLOAT16_PAIRS
+inline Lanes madd_pairs(int32_t x, const Pairs& y, const Lanes& s) {
     return each([&](int i) { return Part(_mm512_dpbf16_ps(s.part[i], __m512bh(_mm512_set1_epi32(x)), __m512bh(y.part[i]))); });
+}
 #elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define BFLOAT16_PAIRS
+inline Lanes madd_pairs(int32_t x, const Pairs& y, const Lanes& s) {
     const auto numbers = [](const Words& words) { return vreinterpretq_bf16_u32(uint32x4_t(words)); };
     const bfloat16x8_t both = numbers(uint32_t(x) - Words{});
     return each([&](int i) { return Part(vbfdotq_f32(float32x4_t(s.part[i]), both, numbers(y.part[i]))); });
-#else
-    const uint32_t first = uint32_t(x) << 16, second = uint32_t(x) & 0xFFFF0000u;
-    float a, b;
-    std::memcpy(&a, &first, 4);
-    std::memcpy(&b, &second, 4);
-    return madd(all(b), seconds(y), madd(all(a), firsts(y), s));
-#endif
 }
+#endif
 
 inline float sum(const Lanes& v) {
     return fold(v, [](auto a, auto b) { return a + b; });

@@ -119,10 +119,10 @@ LOOP(float32_portable, CLEAR_X, FMA_X)
 
 void products(const std::string& target, int threads) {
   const double each = double(LOOPS) * SUMS * 2;  // a product and a sum
-  if (target == "avx512") {
+  if (target == "avx512" || target == "avx512-vnni") {
     report("int8", threads, each * 64, int8_avx512);
     report("float32", threads, each * 16, float32_avx512);
-    report("bfloat16", threads, each * 32, bfloat16_avx512);
+    if (target == "avx512") report("bfloat16", threads, each * 32, bfloat16_avx512);
   } else if (target == "avx2" || target == "avx2-vnni") {
     report("int8", threads, each * 32, target == "avx2" ? int8_avx2 : int8_avx2_vnni);
     report("float32", threads, each * 8, float32_avx2);

@@ -9,18 +9,19 @@ namespace llmc {
 constexpr int PART = 256;
 
 #if defined(__AVX512F__)
-constexpr int FLOAT_ROWS = 6, FLOAT_PANELS = 2;
+constexpr int FLOAT_ROWS = 8, FLOAT_PANELS = 2;
 #else
 constexpr int FLOAT_ROWS = 4, FLOAT_PANELS = 1;
 #endif
 
 // A kind of weights. A panel stores UNIT columns together, in UNIT_BYTES; `columns` gives them. `add` multiplies one with an
-// activation. `finish` adds the sum of a part of K (of PART_ inputs) to those before it, `scaled` ends the row.
+// activation, an X made of what is Stored. `finish` adds the sum of a part of K (of PART_ inputs) to those before it, `scaled`
+// ends the row.
 
 template <int UNIT_, int PART__>
 struct Panels {
     static constexpr int UNIT = UNIT_, UNIT_BYTES = 64, PART_ = PART__;
-    typedef float X;
+    typedef float X, Stored;
     typedef Lanes Column;
     const uint8_t* w;
     Lanes zeros(int64_t, int) const { return Lanes{}; }
@@ -40,13 +41,19 @@ struct Bfloat16Panels : Panels<2, PART> {
     }
 };
 
-// Both weights and activations in bfloat16: two inputs at once.
+// Both weights and activations in bfloat16: two inputs at once, or activations made floats a part at a time.
+#ifdef BFLOAT16_PAIRS
 struct PairPanels : Panels<1, PART / 2> {
-    typedef int32_t X;
+    typedef int32_t X, Stored;
     typedef Pairs Column;
     void columns(const uint8_t* at, const Lanes&, Pairs y[UNIT]) const { y[0] = load_pairs(at); }
     static Lanes add(int32_t x, const Pairs& column, const Lanes& s) { return madd_pairs(x, column, s); }
 };
+#else
+struct WidenedPanels : Bfloat16Panels {
+    typedef uint16_t Stored;
+};
+#endif
 
 struct BytePanels : Panels<4, PART> {
     const float* scale;
@@ -82,25 +89,48 @@ struct NibblePanels : Panels<8, GROUP> {
 template <class W, int N, int K>
 struct FloatProduct {
     typedef typename W::X X;
+    typedef typename W::Stored Stored;
     typedef typename W::Column Column;
     static constexpr int UNIT = W::UNIT, PART_ = W::PART_;
     static constexpr int MANY = 8 * FLOAT_ROWS;   // rows that columns are made once for
 
     W w;
     int64_t panel_bytes;
-    const X* x;
+    const Stored* x;
     int64_t stride;
     const float* bias;
     float* y;
+
+    // A part of ROWS rows as activations: where they are, or made in its own memory.
+    template <int ROWS>
+    struct Rows {
+        static constexpr bool MADE = !std::is_same_v<X, Stored>;
+        X room[MADE ? ROWS * PART_ : 1];
+        const X* from;
+        int64_t stride;
+        Rows(const Stored* x, int64_t distance, int count) : stride(MADE ? PART_ : distance) {
+            if constexpr (MADE) {
+                for (int r = 0; r < ROWS; r++)
+                    for (int k = 0; k < count; k++) {
+                        const uint32_t bits = uint32_t(x[r * distance + k]) << 16;
+                        std::memcpy(room + r * PART_ + k, &bits, 4);
+                    }
+                from = room;
+            } else {
+                from = x;
+            }
+        }
+        const X& at(int r, int k) const { return from[r * stride + k]; }
+    };
 
     const uint8_t* at(int64_t panel, int k) const { return w.w + panel * panel_bytes + int64_t(k / UNIT) * W::UNIT_BYTES; }
 
     template <int ROWS, int PANELS>
     void few(int64_t panel, int64_t r0) const {
         Lanes acc[ROWS][PANELS] = {};
-        const X* row = x + r0 * stride;
         for (int k0 = 0, part = 0; k0 < K; k0 += PART_, part++) {
             const int k1 = k0 + PART_ < K ? k0 + PART_ : K;
+            const Rows<ROWS> row(x + r0 * stride + k0, stride, k1 - k0);
             Lanes s[ROWS][PANELS] = {}, zeros[PANELS];
             for (int p = 0; p < PANELS; p++) zeros[p] = w.zeros(panel + p, part);
             int k = k0;
@@ -113,14 +143,14 @@ struct FloatProduct {
 #pragma GCC unroll 8
                     for (int j = 0; j < UNIT; j++)
 #pragma GCC unroll 8
-                        for (int r = 0; r < ROWS; r++) s[r][p] = W::add(row[r * stride + k + j], column[j], s[r][p]);
+                        for (int r = 0; r < ROWS; r++) s[r][p] = W::add(row.at(r, k + j - k0), column[j], s[r][p]);
                 }
             if (K % UNIT && k < k1)
                 for (int p = 0; p < PANELS; p++) {
                     Column column[UNIT];
                     w.columns(at(panel + p, k), zeros[p], column);
                     for (int j = 0; k + j < k1; j++)
-                        for (int r = 0; r < ROWS; r++) s[r][p] = W::add(row[r * stride + k + j], column[j], s[r][p]);
+                        for (int r = 0; r < ROWS; r++) s[r][p] = W::add(row.at(r, k + j - k0), column[j], s[r][p]);
                 }
             for (int r = 0; r < ROWS; r++)
                 for (int p = 0; p < PANELS; p++) acc[r][p] = w.finish(acc[r][p], s[r][p], panel + p, part);
@@ -152,13 +182,14 @@ struct FloatProduct {
             }
             by_tiles<(FLOAT_ROWS + 1) / 2, FLOAT_ROWS>(r0, r1, [&](auto rows, int64_t r) {
                 constexpr int ROWS = rows.value;
-                const X* row = x + r * stride;
+                const Rows<ROWS> row(x + r * stride + k0, stride, k1 - k0);
                 Lanes s[ROWS][PANELS] = {};
+#pragma GCC unroll 2
                 for (int k = k0; k < k1; k++)
 #pragma GCC unroll 8
                     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
-                        for (int p = 0; p < PANELS; p++) s[i][p] = W::add(row[i * stride + k], made[p][k - k0], s[i][p]);
+                        for (int p = 0; p < PANELS; p++) s[i][p] = W::add(row.at(i, k - k0), made[p][k - k0], s[i][p]);
                 for (int i = 0; i < ROWS; i++)
                     for (int p = 0; p < PANELS; p++)
                         acc[r - r0 + i][p] = w.finish(acc[r - r0 + i][p], s[i][p], panel + p, part);
@@ -201,10 +232,16 @@ void linear_wbf16(const float* x, int64_t stride, const uint16_t* w, const float
 
 template <int N, int K>
 void linear_bf16(const uint16_t* x, const uint16_t* w, const float* bias, float* y, int64_t rows, Team team) {
+#ifdef BFLOAT16_PAIRS
     PairPanels panels;
     panels.w = reinterpret_cast<const uint8_t*>(w);
     const int32_t* row = reinterpret_cast<const int32_t*>(x);
     FloatProduct<PairPanels, N, pairs(K)>{panels, pairs(K) * 64, row, pairs(K), bias, y}.run(rows, team);
+#else
+    WidenedPanels panels;
+    panels.w = reinterpret_cast<const uint8_t*>(w);
+    FloatProduct<WidenedPanels, N, K>{panels, pairs(K) * 64, x, 2 * pairs(K), bias, y}.run(rows, team);
+#endif
 }
 
 template <int N, int K>

@@ -38,7 +38,7 @@ def test_limits_are_measured_once_and_kept_with_their_age(model, cache):
     assert known_limits("cpu", found.target, 2) is None and known_limits("eager", "", 1) is None
 
 
-@pytest.mark.parametrize("target", ["avx512", "avx2-vnni", "avx2", "portable"])
+@pytest.mark.parametrize("target", ["avx512", "avx512-vnni", "avx2-vnni", "avx2", "portable"])
 def test_limits_of_every_instruction_set_are_measured(cache, target):
     backend = default().backend("cpu").for_target(target)
     if backend.target.lacking:
