@@ -44,16 +44,18 @@ inline void unpack(const uint8_t* nibbles, int steps, uint8_t* codes) {
         }
 }
 
-// Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. next: what is announced meanwhile, LINES lines of
-// each panel for every 32 inputs.
+// Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. next: what is announced meanwhile, so many lines
+// of each panel for every 32 inputs.
 struct Codes {
     const uint8_t* codes;
     int64_t panel_bytes;
     const uint8_t* next;
     int64_t next_panel;
+    int lines;
 };
 
-// ROWS rows by PANELS panels: groups first to last are added to acc. minus: of each row and group, minus MIDDLE times the sum.
+// ROWS rows by PANELS panels: groups first to last are added to acc. LINES: those announced where that is fixed, else -1.
+// minus: of each row and group, minus MIDDLE times the sum.
 template <Storage STORAGE, int ROWS, int PANELS, int LINES, int GROUPS, class W>
 inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, const int32_t* minus, int first, int last,
                  Lanes acc[ROWS][PANELS]) {
@@ -63,6 +65,7 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) total[r][p] = acc[r][p];
+    const int lines = LINES < 0 ? from.lines : LINES;
     for (int g = first; g < last; g++) {
         Sums s[ROWS][PANELS];
 #pragma GCC unroll 8
@@ -72,9 +75,14 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
         for (int i = 0; i < steps; i++) {
             const int64_t step = int64_t(g - first) * steps + i;
 #pragma GCC unroll 4
-            for (int p = 0; p < PANELS; p++)
+            for (int p = 0; p < PANELS; p++) {
+                const uint8_t* next = from.next + p * from.next_panel + step * lines * 64;
+                if (LINES < 0)
+#pragma GCC unroll 1
+                    for (int line = 0; line < lines; line++) prefetch(next + line * 64);
 #pragma GCC unroll 8
-                for (int line = 0; line < LINES; line++) prefetch(from.next + p * from.next_panel + (step * LINES + line) * 64);
+                for (int line = 0; line < LINES; line++) prefetch(next + line * 64);
+            }
             multiply_step<STORAGE, ROWS, PANELS>(from.codes + step * step_bytes(STORAGE), from.panel_bytes,
                                                  x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
         }
@@ -126,8 +134,8 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void few(int64_t panel, int64_t next, int64_t r0, const int32_t* minus) const {
         Lanes acc[ROWS][PANELS] = {};
-        const Codes from{codes(panel), PANEL, codes(next), PANEL};
-        tile<W::STORAGE, ROWS, PANELS, ROWS <= 3 ? LINES : 0, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
+        const Codes from{codes(panel), PANEL, codes(next), PANEL, LINES};
+        tile<W::STORAGE, ROWS, PANELS, LINES, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
         put<ROWS, PANELS>(panel, r0, acc);
     }
 
@@ -144,6 +152,26 @@ struct IntegerProduct {
             for (; p < p1; p++) few<ROWS, 1>(p, p, r0, minus);
     }
 
+    // A few more than a tile of nibbles: panels are still in the first cache when the second tile reads them.
+    template <int PANELS>
+    void twice(int64_t panel, int64_t next, int64_t r0, int64_t r1, const int32_t* minus) const {
+        by_tiles<FEW / 2, FEW>(r0, r1, [&](auto rows, int64_t r) {
+            few<rows.value, PANELS>(panel, r == r0 ? next : panel, r, minus + (r - r0) * GROUPS);
+        });
+    }
+
+    void two_tiles(const Share<TILE_PANELS>& share) const {
+        int32_t minus[2 * FEW * GROUPS];
+        prepare(share.r0, int(share.r1 - share.r0), minus);
+        int64_t p = share.p0;
+        for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) {
+            const int64_t next = p + 2 * TILE_PANELS <= share.p1 ? p + TILE_PANELS : p;
+            twice<TILE_PANELS>(p, next, share.r0, share.r1, minus);
+        }
+        if constexpr (COUNT % TILE_PANELS)
+            for (; p < share.p1; p++) twice<1>(p, p, share.r0, share.r1, minus);
+    }
+
     // Many rows: codes are taken apart once, and those of the next panels are announced meanwhile.
     template <int PANELS>
     void many(int64_t panel, int64_t r0, int64_t r1) const {
@@ -152,7 +180,8 @@ struct IntegerProduct {
         for (int g = 0; g < GROUPS; g += CHUNK) {
             const int stop = std::min(g + CHUNK, GROUPS), steps = (stop - g) * (W::GROUP / STEP);
             const uint8_t* start = codes(panel) + int64_t(g) * (W::GROUP / STEP) * LINES * 64;
-            Codes from{start, PANEL, start + PANELS * PANEL, PANEL};
+            const int tiles = int((r1 - r0 + TILE - 1) / TILE), lines = W::STORAGE == NIBBLES ? 1 : (LINES + tiles - 1) / tiles;
+            Codes from{start, PANEL, start + PANELS * PANEL, PANEL, lines};
             if constexpr (W::STORAGE == NIBBLES) {
                 for (int p = 0; p < PANELS; p++) unpack(start + p * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
                 from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
@@ -160,7 +189,7 @@ struct IntegerProduct {
             int turn = 0;
             by_tiles<(TILE + 1) / 2, TILE>(r0, r1, [&](auto rows, int64_t r) {
                 Codes part = from;
-                part.next += turn++ % LINES * steps * 64;
+                part.next += int64_t(turn++ * lines % LINES) * steps * 64;
                 block<rows.value, PANELS>(part, panel, r, g, stop, acc + (CHUNK < GROUPS ? r - r0 : 0));
             });
         }
@@ -175,11 +204,11 @@ struct IntegerProduct {
             for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * N + (panel + p) * LANES);
         const int8_t* values = x.values + r * SIZE;
         if constexpr (CHUNK < GROUPS) {
-            tile<UNPACKED, ROWS, PANELS, 1, GROUPS>(w, from, panel, values, minus, g, stop, acc);
+            tile<UNPACKED, ROWS, PANELS, W::STORAGE == NIBBLES ? 1 : -1, GROUPS>(w, from, panel, values, minus, g, stop, acc);
             if (stop == GROUPS) put<ROWS, PANELS>(panel, r, acc);
         } else {
             Lanes sums[ROWS][PANELS] = {};
-            tile<UNPACKED, ROWS, PANELS, 1, GROUPS>(w, from, panel, values, minus, 0, GROUPS, sums);
+            tile<UNPACKED, ROWS, PANELS, W::STORAGE == NIBBLES ? 1 : -1, GROUPS>(w, from, panel, values, minus, 0, GROUPS, sums);
             put<ROWS, PANELS>(panel, r, sums);
         }
     }
@@ -191,6 +220,8 @@ struct IntegerProduct {
                              [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
             return;
         }
+        if constexpr (W::STORAGE == NIBBLES)
+            if (share.r1 - share.r0 <= 2 * FEW) return two_tiles(share);
         by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) {
             int64_t p = share.p0;
             for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) many<TILE_PANELS>(p, r, stop);

@@ -75,7 +75,7 @@ def test_product_is_that_of_the_reference(made, executable):
 def test_one_row_and_many_give_the_same_bits_for_any_number_of_threads(executable):
     ids = [(7 * i) % ROWS for i in range(103)]
     many = step(executable, ids)
-    for count, threads in ((1, 1), (2, 2), (3, 1), (5, 2), (7, 2), (13, 1), (103, 1), (103, 3)):
+    for count, threads in ((1, 1), (2, 2), (3, 1), (5, 2), (7, 2), (8, 1), (12, 2), (13, 1), (31, 2), (103, 1), (103, 3)):
         few = step(executable, ids[:count], threads=threads)
         for name in NAMES:
             assert np.array_equal(few[name], many[name][:count]), (name, count, threads)
