@@ -52,7 +52,7 @@ public:
             weights(sofar)[r] = sinks ? 1.0f : 0.0f;
         }
         std::memset(sofar, 0, rows * WIDE * sizeof(float));
-        const int spare = std::min((rows + 7) / 8 * 8, ROWS) - rows;  // rows that are multiplied besides
+        const int spare = rows > 4 ? std::min((rows + 7) / 8 * 8, ROWS) - rows : 0;  // rows that are multiplied besides
         std::memset(query + rows * D, 0, spare * D * sizeof(float));
     }
 
@@ -62,7 +62,7 @@ public:
         const int32_t k0 = c * CHUNK, first = std::max(k0, f.first(position[0])) / BLOCK;
         const int count = std::min(k0 + CHUNK - 1, last[rows - 1]) / BLOCK - first + 1;  // of blocks
         const auto [from, to] = having(c);
-        const int next = first + count, final = last[rows - 1] / BLOCK + 1;
+        const int begin = f.first(position[0]) / BLOCK, next = first + count, final = last[rows - 1] / BLOCK + 1;
         Block block[CHUNK / BLOCK];
         for (int b = 0; b < count; b++) block[b] = blocks(first + b);
         constexpr Kept kept_keys = Blocks::kept_keys, kept_values = Blocks::kept_values;
@@ -79,7 +79,7 @@ public:
         exponentials(from, to, count * BLOCK, partial);
         for (int b = 0; b < count; b++) {
             const Block& now = block[b];
-            const char* ahead = next + b < final ? blocks(next + b).keys : now.values;
+            const char* ahead = next + b < final ? blocks(next + b).keys : blocks(begin + b).keys + D * BLOCK * kept_bytes(kept_keys);
             if (kept_values == Kept::int8) rescale(from, to, b * BLOCK, now.value_scale);
             const int keys = std::min(last[to - 1] - (first + b) * BLOCK + 1, BLOCK);
             constexpr int elements = DV * BLOCK;
