@@ -29,11 +29,11 @@ lint: venv
 	$(BIN)/mypy -p llmc
 	$(BIN)/mypy plugins/llmc-lowrank/llmc_lowrank
 	$(BIN)/mypy plugins/llmc-xla/llmc_xla
-	$(BIN)/mypy -p benchmarks
+	$(BIN)/mypy -m benchmarks.__main__ -m benchmarks.worker
 
 bench: venv
-	$(BIN)/python -m benchmarks install --side llama.cpp-q4_0
-	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks install --side llama.cpp-q4_0 --side llama.cpp-q8_0
+	$(BIN)/python -m benchmarks run --side llmc-int4 --side llmc-int8 --side llama.cpp-q4_0 --side llama.cpp-q8_0 --side torch-bf16
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -2,11 +2,14 @@
 
     python -m benchmarks install [--side NAME ...]
     python -m benchmarks run [--shape NAME ...] [--workload NAME ...] [--side NAME ...] [--pairs 5]
+    python -m benchmarks judged
     python -m benchmarks table benchmarks/results/NAME.json
+    python -m benchmarks plot benchmarks/results/NAME.json
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -17,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks import plot as pictures
 from benchmarks import table as tables
 from benchmarks.client import PeerError
 from benchmarks.home import ROOT, VARIABLE, default_home
@@ -27,6 +31,8 @@ from benchmarks.shapes import SHAPES
 from benchmarks.workloads import workload
 
 RESULTS = ROOT / "benchmarks" / "results"
+JUDGED_SHAPES = ["smollm2-135m", "llama-3.2-1b", "minilm-l6"]
+JUDGED = ["decode-64", "decode-64x16", "decode-4096", "prefill-512", "encode-64"]
 DEFAULT = ["decode-64", "prefill-512"]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="llmc beside its peers, in one sitting.")
 
@@ -98,6 +104,7 @@ def run(
     side: Annotated[list[str], typer.Option(help="Repeatable; all by default.")] = [],  # noqa: B006
     pairs: Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")] = 5,
     threads: Annotated[int, typer.Option(min=1)] = 2,
+    starts: Annotated[bool, typer.Option(help="Measure loading, the first token and memory too.")] = False,
     name: Annotated[str, typer.Option(help="Of the files in the folder of results.")] = "latest",
     out: Annotated[Path, typer.Option(help="The folder of results.")] = RESULTS,
 ) -> None:
@@ -109,13 +116,33 @@ def run(
         raise typer.BadParameter(str(error)) from error
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     sitting = Sitting(machine(threads))
-    session = Session(home, sides, work, pairs, threads, lambda text: typer.echo(text, err=True), sitting)
+    session = Session(home, sides, work, pairs, threads, starts, lambda text: typer.echo(text, err=True), sitting)
     for one in shapes:
         session.shape(one)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(sitting.data(), indent=1) + "\n")
     (out / f"{name}.md").write_text(tables.page(sitting.data()))
+    if sitting.runs and importlib.util.find_spec("matplotlib"):
+        pictures.plot(sitting.data(), out / f"{name}.svg")
     typer.echo(tables.page(sitting.data()))
+
+
+@app.command()
+def judged(
+    home: HomeOption,
+    pairs: Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")] = 5,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    out: Annotated[Path, typer.Option(help="The folder of results.")] = RESULTS,
+) -> None:
+    """Run what llmc is held to, beside the peers that it is held against."""
+    sides = [key for key in SIDES if not key.startswith(("torch-compile", "torchao"))]
+    run(home, JUDGED_SHAPES, JUDGED, sides, pairs, threads, True, "judged", out)
+
+
+@app.command()
+def plot(samples: Annotated[Path, typer.Argument(help="The raw samples of a sitting.")]) -> None:
+    """Draw the samples into a file beside them; needs matplotlib."""
+    pictures.plot(json.loads(samples.read_text()), samples.with_suffix(".svg"))
 
 
 @app.command()

@@ -18,24 +18,23 @@ class PeerError(Exception):
 
 
 class Client:
-    """Starts the worker of a side, which answers one call at a time. log: takes what it prints."""
+    """Starts the worker of a side, which answers one call at a time. log: takes what it prints. pinned: a thread to a core."""
 
-    def __init__(self, side: Side, home: Path, threads: int, log: Path) -> None:
+    def __init__(self, side: Side, home: Path, threads: int, log: Path, pinned: bool = True) -> None:
         self.side, self.log = side, log
         python, variables = launch(side, home)
         if not Path(python).exists():
             raise PeerError(f"{side.label} is not installed; run `python -m benchmarks install --side {side.key}`")
         log.parent.mkdir(parents=True, exist_ok=True)
         paths = [str(ROOT), variables.pop("PYTHONPATH", "")]
-        pinned = {
-            "OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "close", "OMP_PLACES": "cores",
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        }  # fmt: skip
+        given = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        if pinned:
+            given |= {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 [python, "-m", "benchmarks.worker", side.peer],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**os.environ, **pinned, **variables}, cwd=ROOT,
+                env={**os.environ, **given, **variables}, cwd=ROOT,
             )  # fmt: skip
 
     def ask(self, call: str, **arguments: Any) -> dict[str, Any]:

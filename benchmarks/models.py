@@ -37,6 +37,7 @@ def model_of(side: Side, shape: Shape, home: Path, threads: int) -> Path:
     name = f"{side.key}-{own_digest()}" if side.peer == "llmc_cpu" else side.key
     target = source.parent / name
     if not target.exists():
-        with Client(side, home, threads, home / "logs" / f"{shape.name}-{side.key}-build.log") as client:
+        log = home / "logs" / f"{shape.name}-{side.key}-build.log"
+        with Client(side, home, threads, log, pinned=False) as client:  # compilers that it starts would share its core
             client.ask("build", checkpoint=str(source), variant=side.variant, target=str(target))
     return target

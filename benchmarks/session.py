@@ -14,6 +14,7 @@ from benchmarks.client import Client, PeerError
 from benchmarks.models import model_of
 from benchmarks.peers.base import ROOM, Side
 from benchmarks.shapes import Shape
+from benchmarks.start import started
 from benchmarks.workloads import Workload, workload
 
 WARM_UPS = 2
@@ -76,13 +77,14 @@ class Loaded:
 
 @dataclass
 class Session:
-    """What to run, and where. say: is told what happens."""
+    """What to run, and where. starts: whether start-up and memory are measured too. say: is told what happens."""
 
     home: Path
     sides: Sequence[Side]
     workloads: Sequence[str]
     pairs: int
     threads: int
+    starts: bool
     say: Callable[[str], object]
     sitting: Sitting
 
@@ -92,6 +94,8 @@ class Session:
         sides = [side for side in self.sides if (side.encoder if shape.encoder else side.decoder)]
         if not named or not sides:
             return
+        if self.starts and not shape.encoder:
+            self.start(shape, sides)
         loaded = [one for one in (self.load(side, shape) for side in sides) if one is not None]
         try:
             for work in named:
@@ -101,6 +105,17 @@ class Session:
         finally:
             for one in loaded:
                 one.client.close()
+
+    def start(self, shape: Shape, sides: Sequence[Side]) -> None:
+        """Every side once in a process of its own, after a run that brings its files into the page cache."""
+        for side in sides:
+            self.say(f"{shape.name}: starting {side.label}")
+            try:
+                for _ in range(2):
+                    found = started(side, shape, self.home, self.threads)
+                self.sitting.starts.append(found)
+            except PeerError as error:
+                self.failed(shape, "start", side, error)
 
     def load(self, side: Side, shape: Shape) -> Loaded | None:
         """A side with as many copies as it takes that more than two last caches of weights pass."""
@@ -157,7 +172,7 @@ class Session:
         return Run(
             shape.name, work.name, one.side.key, one.side.weights, work.tokens,
             shape.flops(work.tokens, work.attended(grown), work.rows),
-            one.weight_bytes + work.cached(grown) * one.cache_bytes, one.turns, one.steps,
+            (one.weight_bytes or packed_bytes(one.side, shape)) + work.cached(grown) * one.cache_bytes, one.turns, one.steps,
         )  # fmt: skip
 
 

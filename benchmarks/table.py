@@ -33,12 +33,31 @@ def lines(data: Raw) -> Iterator[str]:
         yield f"|---{'|---:' * (len(HEADINGS) - 1)}|"
         for run in runs:
             yield row(run, runs, limits)
+    if data["starts"]:
+        yield from start_lines(data["starts"])
     if data["failures"]:
         yield ""
         yield "## What did not run"
         yield ""
         for shape, work, side, reason in data["failures"]:
             yield f"- {shape}, {work}, {side}: {reason}"
+
+
+def start_lines(starts: list[Raw]) -> Iterator[str]:
+    """Load time, first token and memory."""
+    yield ""
+    yield "## Start-up and memory"
+    yield ""
+    yield "A process that loads one copy, reads 512 tokens and writes 32; allowed: packed weights, keys and values, and 120 MB."
+    yield ""
+    yield "| | loaded in s | first token of 512 in s | peak memory in MB | allowed in MB |"
+    yield "|---|---:|---:|---:|---:|"
+    for one in starts:
+        allowed = one["weight_bytes"] + one["cache_bytes"] + 120e6
+        yield (
+            f"| {one['shape']}, {SIDES[one['side']].label} | {one['load_seconds']:.2f} | {one['first_token_seconds']:.2f} "
+            f"| {one['peak_bytes'] / 1e6:.0f} | {allowed / 1e6:.0f} |"
+        )
 
 
 def row(run: Raw, runs: list[Raw], limits: dict[str, float]) -> str:

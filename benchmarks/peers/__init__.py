@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.peers import llama_cpp, llmc_cpu, torch_cpu
+from benchmarks.peers import llama_cpp, llmc_cpu, onnxruntime_cpu, openvino_cpu, openvino_encoder, torch_compiled, torch_cpu
 from benchmarks.peers.base import Side
 
-SIDES: dict[str, Side] = {side.key: side for module in (llmc_cpu, llama_cpp, torch_cpu) for side in module.SIDES}
+MODULES = (llmc_cpu, llama_cpp, openvino_cpu, torch_cpu, torch_compiled, onnxruntime_cpu, openvino_encoder)
+SIDES: dict[str, Side] = {side.key: side for module in MODULES for side in module.SIDES}
 
 
 def module_of(side: Side) -> ModuleType:

@@ -74,7 +74,7 @@ class PeerEngine(Engine):
                 step_rows(context, sequences.batch(given, ["none"] * len(given)), "logits")
 
     def step(self, copy: int) -> None:
-        from llmc.runtime.forward import step_rows
+        from llmc.runtime.forward import step_largest
         from llmc.runtime.sequences import split_steps
 
         if self.workload.encode:
@@ -88,7 +88,7 @@ class PeerEngine(Engine):
         for parts in split_steps(runs):
             given = [(names[i], runs[i][start:stop]) for i, start, stop in parts]
             batch = sequences.batch(given, ["last" if stop == len(runs[i]) else "none" for i, _, stop in parts])
-            following += step_rows(self.contexts[copy], batch, "logits").argmax(-1).tolist()
+            following += step_largest(self.contexts[copy], batch, "logits").tolist()
         self.chosen[copy] = following[: len(chosen)]
 
     def reset(self, copy: int) -> None:

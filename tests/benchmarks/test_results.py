@@ -52,3 +52,15 @@ def test_a_limit_is_the_greatest_of_the_sitting():
 @pytest.mark.parametrize("samples", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_pages_are_those_of_the_committed_samples(samples):
     assert samples.with_suffix(".md").read_text() == page(json.loads(samples.read_text()))
+
+
+def test_starts_and_failures_have_their_place():
+    start = {
+        "shape": "tiny", "side": "llmc-int4", "load_seconds": 0.5, "first_token_seconds": 0.25, "loaded_bytes": 1,
+        "peak_bytes": 200e6, "weight_bytes": 50e6, "cache_bytes": 10e6,
+    }  # fmt: skip
+    machine = {"processor": "a processor", "threads": 2, "date": "today", "commit": "abc"}
+    failures = [["tiny", "decode-64", "PyTorch eager bf16", "it broke"]]
+    found = page({"machine": machine, "limits": [LIMITS], "runs": [], "starts": [start], "failures": failures})
+    assert "| tiny, llmc int4 | 0.50 | 0.25 | 200 | 180 |" in found
+    assert "- tiny, decode-64, PyTorch eager bf16: it broke" in found
