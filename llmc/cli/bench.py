@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from llmc.cli.common import (
     print_json,
 )
 from llmc.cli.progress import Tell, progress
-from llmc.errors import ToolchainError, UnsupportedError
+from llmc.errors import InputError, ToolchainError, UnsupportedError
 
 if TYPE_CHECKING:
     from llmc.evaluate.limits import Limits, Work
@@ -41,6 +42,9 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
     measure: Annotated[bool, typer.Option("--measure", help="Measure the machine's limits again.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Tell where the time of each step goes instead.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the profile, a roofline and bars: .png, .svg or .pdf.")
+    ] = None,
     recipe: RecipeOption = None,
     passes: PassOption = None,
     backend: BackendOption = None,
@@ -55,6 +59,12 @@ def bench(
     """
     from llmc.evaluate.speed import speed
 
+    if plot is not None:
+        from llmc.evaluate.roofline import check_plot
+
+        if not profile:
+            raise InputError("--plot draws a profile; add --profile")
+        check_plot(plot)
     began = time.perf_counter()
     opened = open_model(model, recipe=recipe, passes=passes, backend=backend, target=target, threads=threads)
     loaded = time.perf_counter() - began
@@ -62,7 +72,7 @@ def bench(
     prompt_tokens = min(PROMPT, max(context // 2, 1)) if prompt_tokens is None else prompt_tokens
     new_tokens = min(NEW, max(context // 4, 2)) if new_tokens is None else new_tokens
     if profile:
-        _profile(model, opened, prompt_tokens, new_tokens, runs, measure, as_json)
+        _profile(model, opened, prompt_tokens, new_tokens, runs, measure, as_json, plot)
         return
     with progress(f"measuring {model}") as show:
         found = speed(opened, prompt_tokens, new_tokens, runs, lambda done, total: show("run", done, total))
@@ -74,7 +84,14 @@ def bench(
 
 
 def _profile(
-    name: str, model: CompiledModel, prompt_tokens: int, new_tokens: int, runs: int, measure: bool, as_json: bool
+    name: str,
+    model: CompiledModel,
+    prompt_tokens: int,
+    new_tokens: int,
+    runs: int,
+    measure: bool,
+    as_json: bool,
+    picture: Path | None,
 ) -> None:
     from llmc.cli.profile import print_profile, profile_data
     from llmc.evaluate.profile import profile
@@ -84,6 +101,10 @@ def _profile(
         limits, unknown = _measured_limits(model, measure, show)
     known = None if limits is None else _limits(limits)
     header = {"model": name, **_header(model)}
+    if picture is not None:
+        from llmc.evaluate.roofline import plot
+
+        plot(phases, limits, _title(header), picture)
     if as_json:
         print_json({**header, **profile_data(phases, limits), "limits": known, "limits_unknown": unknown})
         return

@@ -1,6 +1,7 @@
 """llmc bench, briefly: the figures depend on the machine, their relations do not."""
 
 import json
+import sys
 
 import pytest
 
@@ -54,3 +55,36 @@ def test_profile_as_json_has_every_part(run, artifact):
 def test_profile_of_another_backend_is_refused_by_its_name(run, artifact):
     code, out, err = run("bench", artifact, *SHORT, "--profile", "--backend", "eager")
     assert code == 2 and out == "" and "backend 'eager' cannot tell where the time of a step goes" in err
+
+
+def test_profile_is_drawn(run, artifact, tmp_path):
+    pytest.importorskip("matplotlib")
+    pictures = [tmp_path / "profile.png", tmp_path / "profile.svg"]
+    for picture in pictures:
+        code, _, err = run("bench", artifact, *SHORT, "--profile", "--plot", picture)
+        assert code == 0, err
+    png = pictures[0].read_bytes()
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    assert png.startswith(b"\x89PNG\r\n\x1a\n") and width > 1000 and height > 800
+    drawn = pictures[1].read_text()  # text is drawn as paths, with what it says in comments
+    for text in ("prefill of 16 tokens", "decode of a token after 16", "linear: linear_w8a8", "outside", "GB/s"):
+        assert f"<!-- {text}" in drawn or text in drawn, text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--plot", "p.png"], "add --profile"),
+        (["--profile", "--plot", "p.txt"], ".png"),
+        (["--profile", "--plot", "nowhere/p.png"], "there is no folder nowhere"),
+    ],
+)
+def test_picture_that_cannot_be_written_is_refused_before_anything_is_measured(run, artifact, options, expected):
+    code, out, err = run("bench", artifact, *options)
+    assert code == 2 and out == "" and expected in err and "run" not in err
+
+
+def test_picture_without_matplotlib_tells_what_to_install(run, artifact, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = run("bench", artifact, "--profile", "--plot", tmp_path / "p.png")
+    assert code == 2 and out == "" and "llmc[plot]" in err and not list(tmp_path.iterdir())
