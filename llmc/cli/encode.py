@@ -23,7 +23,7 @@ def encode(
     given = read_stdin().splitlines() if texts == ["-"] else texts
     opened = model.open()
     found = opened.encode(given, pairs=pair or None, output=output, truncate=truncate)
-    rows = found.reshape(len(found), -1).tolist()
+    rows = [values.ravel().tolist() for values in found]
     if as_json:
         print_json({"model": model.name, "texts": given, "values": rows})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,7 +58,7 @@ def summary(model: CompiledModel) -> dict[str, Any]:
     from llmc.ir.cost import cache_bytes_per_token
 
     program, info = model.program, model.info
-    counts = [_elements(weight.shape) for weight in program.weights.values()]
+    counts = [math.prod(weight.shape) for weight in program.weights.values()]
     return {
         "name": info.name,
         "source": info.source,
@@ -76,13 +77,6 @@ def summary(model: CompiledModel) -> dict[str, Any]:
         "sources": list(model.executable.sources()),
         "versions": info.versions,
     }
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _print_summary(data: dict[str, Any]) -> None:

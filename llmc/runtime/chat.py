@@ -72,8 +72,11 @@ class Chat:
 
     def close(self) -> None:
         """Give the cache back."""
-        self._context, self._sequences, self._ids = None, Sequences(0), []
+        self._forget()
         self._lease.close()
+
+    def _forget(self) -> None:
+        self._context, self._sequences, self._ids = None, Sequences(0), []
 
     def __enter__(self) -> Chat:
         return self
@@ -100,9 +103,9 @@ class Chat:
         live.sequence, live.unread = self._sequence, ids[turn.reused_tokens :]
         self.messages = messages
         drafting = self._drafting if options.prompt_lookup_num_tokens else None
-        return self._reply(run(context, self._sequences, [live], drafting), context, ids, turn)
+        return self._reply(run(context, self._sequences, [live], drafting), ids, turn)
 
-    def _reply(self, events: Iterator[Event], context: Context, ids: list[int], turn: Turn) -> Iterator[str]:
+    def _reply(self, events: Iterator[Event], ids: list[int], turn: Turn) -> Iterator[str]:
         unread = ids[turn.reused_tokens :]
         try:
             for event in events:
@@ -117,9 +120,9 @@ class Chat:
                     yield event.text
         except GeneratorExit:
             raise
-        except BaseException:  # what the cache holds is not known then
-            context.close()
-            self.close()
+        except BaseException as error:  # what the cache holds is not known then; whoever lends it decides what becomes of it
+            self._forget()
+            self._lease.__exit__(type(error), error, error.__traceback__)
             raise
         finally:
             self.messages.append({"role": "assistant", "content": turn.text})

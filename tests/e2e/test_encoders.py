@@ -330,5 +330,7 @@ def test_command_encodes_texts_and_refuses_to_continue_them(folder, monkeypatch)
     run = CliRunner()
     shown = run.invoke(app, ["encode", str(folder), "a man", "a horse", "--backend", "eager", "--json"])
     assert shown.exit_code == 0 and np.allclose(json.loads(shown.stdout)["values"], expected, atol=1e-6)
+    nothing = run.invoke(app, ["encode", str(folder), "-", "--backend", "eager"], input="")
+    assert nothing.exit_code == 0 and nothing.stdout == ""
     refused = run.invoke(app, ["generate", str(folder), "a man", "--backend", "eager"])
     assert refused.exit_code == 2 and "continues none" in refused.output

@@ -66,6 +66,20 @@ def test_reply_that_is_closed_counts_as_far_as_it_came(model):
         assert say(chat, "import os").reused_tokens > turn.prompt_tokens
 
 
+def test_step_that_fails_ends_the_reply_and_neither_the_conversation_nor_the_model(model, monkeypatch):
+    def fail(*batch):
+        raise RuntimeError("out of coffee")
+
+    with Chat(model) as chat:
+        say(chat, "def add(a, b):")
+        for name in ("step", "step_largest"):
+            monkeypatch.setattr(chat._context, name, fail)
+        with pytest.raises(RuntimeError, match="coffee"):
+            say(chat, "import os")
+        assert say(chat, "class A:").reused_tokens == 0
+    assert model.generate("import os", max_new_tokens=2).new_tokens == 2
+
+
 def test_conversation_beyond_the_context_is_refused_and_can_go_on(model):
     with Chat(model) as chat:
         first = say(chat, "def add(a, b):")
