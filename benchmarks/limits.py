@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmc.backends.cpu.targets import TARGETS
 from llmc.plugins.registry import default
 
 KINDS = ("read", "int8", "bfloat16", "float32")
 
 
 def measure(threads: int) -> dict[str, float]:
-    """Median rates by name: bytes read a second from an array that no cache holds, and operations a second."""
-    rates = default().backend("cpu").measure_limits(threads)
-    return {name: rates[name].median for name in KINDS if name in rates}
+    """Median rates by name: bytes read a second from an array that no cache holds, and operations a second.
+
+    The target that llmc would choose comes first; products that it has no instruction for are measured by others that run here.
+    """
+    backend, found = default().backend("cpu"), dict[str, float]()
+    for target in backend.targets():
+        if not TARGETS[target].lacking and not found.keys() >= set(KINDS):
+            rates = backend.for_target(target).measure_limits(threads)
+            found = {name: rate.median for name, rate in rates.items()} | found
+    return found
 
 
 def last_cache() -> int:

@@ -13,7 +13,7 @@ POSITIONS = 8192
 class Shape:
     """A decoder with rotated positions, grouped heads and a gated feed-forward, or an encoder with learned positions.
 
-    tied: the head is the embedding table. Sizes are counts of numbers.
+    tied: the head is the embedding table. folder: a model of this project, in place of random numbers. Sizes are counts.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Shape:
     kv_heads: int
     tied: bool = True
     encoder: bool = False
+    folder: str = ""
 
     @property
     def head_dim(self) -> int:
@@ -69,6 +70,7 @@ SHAPES = {
         Shape("smollm2-360m", 49152, 960, 2560, 32, 15, 5),
         Shape("llama-3.2-1b", 128256, 2048, 8192, 16, 32, 8),
         Shape("tinyllama-1.1b", 32000, 2048, 5632, 22, 32, 4, tied=False),
+        Shape("tiny-lm", 2048, 256, 768, 4, 4, 2, folder="examples/tiny_lm/model"),
         Shape("tiny", 512, 128, 256, 2, 4, 2),
         Shape("minilm-l6", 30522, 384, 1536, 6, 12, 12, encoder=True),
         Shape("bert-base", 30522, 768, 3072, 12, 12, 12, encoder=True),

@@ -48,3 +48,15 @@ def test_flops_are_those_of_the_modules():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.ones((1, 20), dtype=torch.int64), logits_to_keep=1)
     assert counter.get_total_flops() == shape.flops(20, attended=20 * 20, rows=1)
+
+
+def test_the_bundled_model_has_the_sizes_of_its_shape():
+    import json
+    from pathlib import Path
+
+    shape = SHAPES["tiny-lm"]
+    config = json.loads((Path(__file__).parents[2] / shape.folder / "config.json").read_text())
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    assert [config[name] for name in sizes] == [shape.vocab, shape.width, shape.hidden, shape.layers, shape.heads]
+    assert config["num_key_value_heads"] == shape.kv_heads
+    assert config["head_dim"] == shape.head_dim and config["tie_word_embeddings"] == shape.tied
