@@ -63,7 +63,7 @@ def _roofline(axes: Any, phases: list[Phase], limits: Limits | None) -> None:
         _roofs(axes, limits, low, high)
     for (phase, row), intensity in zip(points, intensities, strict=True):
         share, achieved = row.seconds / phase.seconds, row.work.flops / row.seconds / 1e9
-        axes.scatter(intensity, achieved, s=40 + 900 * share, color=COLORS[phase.name], alpha=0.75, edgecolor="white", zorder=3)
+        axes.scatter(intensity, achieved, s=40 + 900 * share, color=COLORS[phase.name], alpha=0.75, edgecolor="white", zorder=6)
         text = f"{phase.name}: {row.key[0]}"
         if limits is not None:
             text += f"\n{row.work.seconds(limits) / row.seconds:.0%} of {row.work.binding(limits)}"
@@ -73,7 +73,7 @@ def _roofline(axes: Any, phases: list[Phase], limits: Limits | None) -> None:
         )  # fmt: skip
     axes.set_xlabel("operations for each byte of weights and cache")
     axes.set_ylabel("GOP/s")
-    axes.set_title("Roofline: ops by its bytes and its arithmetic; the larger the point, the more of the time", fontsize=10.5)
+    axes.set_title("Roofline: ops by their bytes and arithmetic; the larger the point, the more of the time", fontsize=10.5)
     axes.grid(True, which="major", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -91,8 +91,8 @@ def _roofs(axes: Any, limits: Limits, low: float, high: float) -> None:
     for kind, peak in peaks.items():
         axes.plot([peak / read, high], [peak / 1e9] * 2, color=ROOFS[kind], linewidth=1.6)
         axes.annotate(
-            f"{kind} {peak / 1e9:.0f} GOP/s", (high, peak / 1e9), (-4, 4), textcoords="offset points", fontsize=9, ha="right",
-            color=ROOFS[kind],
+            f"{kind} {peak / 1e9:.0f} GOP/s", (peak / read, peak / 1e9), (10, -12), textcoords="offset points", fontsize=9,
+            color=ROOFS[kind], zorder=5,
         )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _bars(axes: Any, phase: Phase, limits: Limits | None) -> None:
     names = [_name(row) for row in shown] + ([f"{len(rest)} others"] if rest else [])
     seconds = [row.seconds for row in shown] + ([sum(row.seconds for row in rest)] if rest else [])
     colors = [QUIET.get(row.key[0], COLORS[phase.name]) for row in shown] + [COLORS[phase.name]] * bool(rest)
-    scale, unit = (1e3, "ms") if phase.seconds >= 0.01 else (1e6, "µs")
+    scale, unit = (1e3, "ms") if phase.seconds >= 0.001 else (1e6, "µs")
     places = range(len(names))
     axes.barh(places, [taken * scale for taken in seconds], color=colors, height=0.68, alpha=0.55)
     for place, taken in zip(places, seconds, strict=True):
