@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from llmc.backends.cpu import pages
 from llmc.backends.cpu.build import KERNELS, SOURCE, Code
 from llmc.backends.cpu.targets import TARGETS, Target
 from llmc.errors import ArtifactError
@@ -98,7 +99,7 @@ def _is_entry(dtype: str, shape: tuple[int, ...]) -> bool:
 def mapped(folder: Path) -> NDArray[np.uint8]:
     """The packed weights, read when they are needed and shared by all processes that map them."""
     path = folder / WEIGHTS_FILE
-    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+    return pages.mapped(path) if path.stat().st_size else np.zeros(0, np.uint8)
 
 
 def texts(code: Code, facts: Facts) -> dict[str, str]:
@@ -141,7 +142,7 @@ def read_sources(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
 def write(folder: Path, facts: Facts, library: BinaryIO, weights: NDArray[np.uint8], build: str) -> None:
     """Write all but the sources."""
     facts.write(folder)
-    weights.tofile(folder / WEIGHTS_FILE)
+    pages.write(folder / WEIGHTS_FILE, weights)
     write_library(folder, library, build)
 
 

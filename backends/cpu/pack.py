@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llmc.backends.cpu import pages
 from llmc.backends.cpu.plan import ALIGNMENT, CTYPES, ITEM_BYTES
 from llmc.backends.cpu.store import cache_folder
 from llmc.errors import ToolchainError
@@ -165,7 +166,7 @@ class Packer:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
                 os.posix_fallocate(file.fileno(), 0, self.size)
-                memory = np.frombuffer(mmap.mmap(file.fileno(), self.size), np.uint8)
+                memory = pages.prefer_large(mmap.mmap(file.fileno(), self.size))
         except OSError as error:
             raise ToolchainError(
                 f"no room for {self.size / 1e6:.0f} MB of packed weights in {folder}: {error}; set {CACHE_VARIABLE}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class PeerEngine(Engine):
         for index in range(copies):
             folder = model if index == 0 else model.with_name(f"{model.name}.copy{index}")
             if not folder.exists():  # mapped files of one name are one memory
-                shutil.copytree(model, folder)
+                self.models[0].save(folder)
             self.models.append(llmc.load(folder, threads=threads))
         work = json.loads((model.parent / f"{model.name}.{WORK}").read_text())
         self.weight_bytes = int(work.get("weight_bytes", 0))

@@ -1,6 +1,7 @@
 """A backend in a distribution of its own appears when it is installed and disappears when it is uninstalled."""
 
 import json
+import re
 
 from tests.plugins.conftest import ROOT
 
@@ -24,4 +25,5 @@ def test_backend_comes_and_goes_with_its_distribution(environment):
 def test_core_does_not_know_the_plugin():
     files = [path for folder in ("llmc", "passes", "backends") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100
-    assert [path for path in files if "xla" in path.read_text(encoding="utf-8")] == []
+    named = re.compile(r"xla(?!bel)", re.IGNORECASE)  # axes have an xlabel
+    assert [path for path in files if named.search(path.read_text(encoding="utf-8"))] == []

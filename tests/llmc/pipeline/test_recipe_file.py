@@ -43,7 +43,7 @@ def test_models_say_the_name_of_the_file_and_not_where_it_was(tmp_path):
 
 BAD = {
     "unknown key": ("pases: []\n", "there is no key 'pases'; did you mean 'passes'? known: description, extends, passes"),
-    "unknown pass": ("passes: [quantise]\n", "no pass is named 'quantise'; did you mean 'quantize'?"),
+    "unknown pass": ("passes: [quantise]\n", "no pass is named 'quantise'; did you mean 'quantize' or 'quantize-kv'?"),
     "unknown option": ("passes: [{quantize: {bit: 4}}]\n", "there is no option 'bit', did you mean 'bits'?"),
     "bad option": ("passes: [{quantize: {bits: 5}}]\n", "option 'bits'"),
     "unknown recipe": ("extends: int5\n", "no recipe is named 'int5'; did you mean 'int8' or 'int4'?"),
