@@ -36,7 +36,8 @@ class PeerEngine(Engine):
         import llmc
         from llmc.runtime.contract import BLOCK
 
-        self.threads, self.models = threads, []
+        self.threads = threads
+        self.models: list[Any] = []
         for index in range(copies):
             folder = model if index == 0 else model.with_name(f"{model.name}.copy{index}")
             if not folder.exists():  # mapped files of one name are one memory
