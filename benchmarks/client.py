@@ -44,7 +44,7 @@ class Client:
             self.process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
-        except BrokenPipeError:
+        except (OSError, ValueError):  # it has ended, now or before
             line = ""
         if not line:
             self.close()

@@ -39,10 +39,10 @@ def gigabytes(run: Raw) -> float:
 
 
 def share(run: Raw, limits: Mapping[str, float]) -> float:
-    """Of what the machine allows: the longer of reading the bytes and of the arithmetic at the peak of int8 (of bfloat16 for
-    weights in it, or of float32 where products of pairs are not used), over what a step took."""
+    """Of what the machine allows: the longer of reading the bytes and of the arithmetic at the peak of int8 (for weights in
+    bfloat16: of that or of float32, whichever is faster), over what a step took."""
     kinds = ("bfloat16", "float32") if run["weights"] == "bf16" else ()
-    peak = next((limits[kind] for kind in kinds if kind in limits), limits["int8"])
+    peak = max((limits[kind] for kind in kinds if kind in limits), default=limits["int8"])
     least = max(run["bytes"] / limits["read"], run["flops"] / peak)
     return least / statistics.median(run["seconds"])
 

@@ -77,7 +77,7 @@ class Caches:
 
     def _block_floats(self, node: Node, operand: int, loop: LayerLoop | None) -> int:
         kind, kept = type_of(node.args[operand]), self.kept(node, operand, loop)
-        return BLOCK * (int(kind.width * FLOATS[kept]) + (kind.fixed[0] if kept == "int8" else 0))
+        return int(BLOCK * kind.width * FLOATS[kept]) + (BLOCK * kind.fixed[0] if kept == "int8" else 0)
 
     def enter(self, loop: LayerLoop) -> None:
         """The slots taken from here on are of one layer."""

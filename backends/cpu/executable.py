@@ -16,7 +16,7 @@ from llmc.backends.cpu import artifact
 from llmc.backends.cpu.artifact import Facts
 from llmc.backends.cpu.targets import TARGETS
 from llmc.errors import ArtifactError, InputError, ToolchainError, UnsupportedError
-from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_sizes
+from llmc.runtime.contract import BLOCK, POSITION, Batch, Context, Executable, check_largest, check_sizes
 
 ABI = 5
 
@@ -163,6 +163,7 @@ class CpuContext(Context):
         """The entries stay in memory of the context, and mostly in the cache of the thread that looks for their largest."""
         self._check(batch)
         outputs = self.executable.outputs
+        check_largest(outputs, output)
         others = {name: self._entries(batch, name) for name in outputs if name != output}
         places = np.empty(self._count(batch, output), np.int64)
         self._run(batch, [address(others[name]) if name in others else 0 for name in outputs], places, [*outputs].index(output))

@@ -44,8 +44,8 @@ class Generator:
 
     inputs, outputs: the caller's memory in the order of the C interface; buffers: memory of the step itself. many, few: the
     plans for steps of many and of few rows.
-    orders: of the choices of experts, by what chose. kernels: for each instantiation of a kernel that is compiled
-    apart, its header and what it needs before that.
+    orders: of the choices of experts, by what chose. partials: what threads leave for each other within an attention.
+    kernels: for each instantiation of a kernel that is compiled apart, its header and what it needs before that.
     prologue, body, epilogue: statements before, in and after the loop over layers; carried: what goes from layer to layer.
     """
 
@@ -58,6 +58,7 @@ class Generator:
         self.functors: dict[tuple[str, str], tuple[str, str]] = {}
         self.kernels: dict[str, tuple[str, str]] = {}
         self.orders: dict[Node | Carried, tuple[Location, Location]] = {}
+        self.partials = Buffer("step.partials", 0, "float32", external=True)
         self.loop: LayerLoop | None = None
         self.prologue: list[Statement] = []
         self.body: list[Statement] = []

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from llmc.ir.program import Program
 
 HEADER = "profile.h"
+STEPPING = Lock()
+"""A library writes to one table of times, and two executables may be of one library."""
+
 LINE = 8
 """Numbers in a line of the processor's cache: each thread's begin on one of their own."""
 
@@ -115,7 +118,6 @@ class CpuProfiledExecutable(CpuExecutable, ProfiledExecutable):
     def __init__(self, path: Any, executable: CpuExecutable, spans: list[Span]) -> None:
         super().__init__(path, executable.weights, executable.facts, executable.sources())
         self.spans = spans
-        self.stepping = Lock()  # the library writes to one table of times
         self.library.llmc_profile.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         self.library.llmc_profile.restype = None
 
@@ -136,7 +138,7 @@ class CpuProfiledContext(CpuContext, ProfiledContext):
 
     def _step(self, call: CBatch) -> None:
         executable = self.executable
-        with executable.stepping:
+        with STEPPING:
             self._stamps[:] = 0
             executable.library.llmc_profile(self._stamps.ctypes.data, self._stamps.shape[1])
             super()._step(call)

@@ -108,7 +108,7 @@ class Batch:
 
         inputs: of the program (`Executable.inputs`), its `position` included. whole_sequences: `Executable.whole_sequences`.
         """
-        known = not whole_sequences and cache_blocks >= self.__dict__.get("_vouched", cache_blocks + 1)
+        known = not whole_sequences and self._is_vouched(cache_blocks)
         if not known:
             self._check_arrays()
         self._check_inputs({name: spec for name, spec in inputs.items() if name != POSITION})
@@ -127,6 +127,12 @@ class Batch:
         else:
             self._check_tables(last // BLOCK, cache_blocks)
             self._check_copies(cache_blocks)
+
+    def _is_vouched(self, cache_blocks: int) -> bool:
+        """A copy keeps the word of its maker, but its arrays can be written to again."""
+        arrays = (self.starts, self.first, self.tables, self.out_rows, self.copies)
+        said = self.__dict__.get("_vouched", cache_blocks + 1) <= cache_blocks
+        return said and not any(array.flags.writeable for array in arrays)
 
     def _check_arrays(self) -> None:
         """Types and shapes of everything but the inputs."""

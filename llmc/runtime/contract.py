@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "POSITION", "Availability", "Backend", "Batch", "Context", "Executable", "InputSpec", "Int32"]
 
 MOST_THREADS = 1024
+NO_LARGEST = "step_largest: '{}' is no output in float32 with entries of one dimension"
 
 
 class Context(ABC):
@@ -68,9 +69,14 @@ class Context(ABC):
         int64 `[T]`, `[R]` or `[S]`, as the output has rows.
 
         output: one in float32 with entries of one dimension. Of equal numbers the first counts; -1 stands for an entry that
-        has a NaN, or whose largest number is not finite. A backend may have a way that does not give the entries out.
+        has a NaN, or whose largest number is not finite. A backend may have a way that does not give the entries out, after
+        `check_largest`. Raises InputError for another output.
         """
-        return largest(np.asarray(self.step(batch)[output]))
+        results = self.step(batch)
+        values = np.asarray(results[output]) if output in results else None
+        if values is None or values.dtype != np.float32 or values.ndim != 2:
+            raise InputError(NO_LARGEST.format(output))
+        return largest(values)
 
     @abstractmethod
     def close(self) -> None:
@@ -131,6 +137,13 @@ def largest(entries: NDArray[np.float32]) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     finite = np.isfinite(entries.max(1))  # the largest is NaN if any is
     return np.where(finite, entries.argmax(1), -1)
+
+
+def check_largest(outputs: Mapping[str, TensorType], output: str) -> None:
+    """Raise InputError for an output that `Context.step_largest` does not take."""
+    kind = outputs.get(output)
+    if kind is None or kind.dtype != "float32" or len(kind.fixed) != 1:
+        raise InputError(NO_LARGEST.format(output))
 
 
 def check_sizes(cache_blocks: int, threads: int | None) -> tuple[int, int]:

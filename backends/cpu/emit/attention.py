@@ -72,4 +72,4 @@ def attend(g: Generator, node: Node, query: Location, sinks_at: int) -> None:
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
     args = (f"{query.pointer}, {query.stride}, {keys.name}, {values.name}, {sinks}, {scale}, "
             f"{target.pointer}, step, team")  # fmt: skip
-    g.add(node, f"{kernel}({args});", target, reads=[query, keys, values])
+    g.add(node, f"{kernel}({args});", target, g.partials, reads=[query, keys, values])

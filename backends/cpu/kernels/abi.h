@@ -24,11 +24,9 @@ void* allocate(int64_t count, int64_t bytes) {
 struct Context {
     const Model* model;
     int threads;
-    int64_t capacity = 0, ranked = 0;   // bytes of the arena, and of entries that are not given out
-    char *arena = nullptr, *entries = nullptr;
+    int64_t capacity = 0, ranked = 0, shared = 0;   // bytes of the arena, of entries that are not given out, and of partials
+    char *arena = nullptr, *entries = nullptr, *partials = nullptr;
     float* caches[CACHES > 0 ? CACHES : 1] = {};
-    float* partials = nullptr;
-    int64_t chunks = 0;
     Context(const Model* model, int threads) : model(model), threads(threads) {}
     Context(const Context&) = delete;
     ~Context() {
@@ -103,10 +101,6 @@ int llmc_context(const void* model, int64_t blocks, int threads, void** out) {
         auto context = std::make_unique<Context>(static_cast<const Model*>(model), threads);
         for (int i = 0; i < CACHES; i++)
             context->caches[i] = static_cast<float*>(allocate(blocks, CACHE_FLOATS[i] * int64_t(sizeof(float))));
-        if (CACHES > 0 && threads > 1) {  // most of it is never touched
-            context->chunks = blocks / (CHUNK / BLOCK) + 1;
-            context->partials = static_cast<float*>(allocate(context->chunks * threads, PARTIAL * int64_t(sizeof(float))));
-        }
         *out = context.release();
     });
 }
@@ -131,6 +125,10 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
             outputs[batch->ranked] = memory;
             found = reinterpret_cast<Largest*>(memory + count * each);
         }
+        int64_t chunks = 1;   // of the longest table, doubled until it fits: memory grows seldom
+        while (chunks * (CHUNK / BLOCK) < batch->width) chunks *= 2;
+        if (CACHES > 0 && context.threads > 1)
+            room(context.partials, context.shared, chunks * context.threads, PARTIAL * int64_t(sizeof(float)));
         for (int64_t i = 0; i < batch->copies; i++)
             for (int c = 0; c < CACHES; c++)
                 std::memcpy(context.caches[c] + batch->copy_pairs[2 * i + 1] * CACHE_FLOATS[c],
@@ -139,7 +137,7 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
         const Step step{
             {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
             batch->rows, batch->out_rows, batch->inputs, outputs, context.caches, context.arena, rows,
-            context.partials, context.chunks};
+            reinterpret_cast<float*>(context.partials), chunks};
         const auto run = [&](Team team) {
             forward(*context.model, step, team);
             if (!found) return;

@@ -37,7 +37,7 @@ struct Step {
     char* arena;
     int64_t most;   // tokens or rows, whichever are more
     float* partials;   // [threads][chunks] of what attention leaves for other threads
-    int64_t chunks;    // of the longest sequence that the cache has room for
+    int64_t chunks;    // at least as many as the longest sequence of the step has
     mutable Barrier meeting;
     void barrier(Team team) const { meeting.wait(team); }
     template <class T>

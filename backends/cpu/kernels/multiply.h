@@ -95,7 +95,7 @@ inline void multiply_block(int from, int to, const float* x, const int32_t* in, 
     }
 }
 
-// e^x for x of 0 or less: 0 below e^-87. As exponential, by the bits of the exponent.
+// e^x for x of 0 or less: 0 below e^-87. As exponential, by the bits of the exponent; no number stays none, whatever its bits.
 inline Lanes decay(const Lanes& x) {
     return each([&](int i) {
         const Part zero = {}, at = x.part[i];
@@ -109,7 +109,8 @@ inline Lanes decay(const Lanes& x) {
         p = madd(p, r, zero + 1.6666665e-1f);
         p = madd(p, r, zero + 5.0000001e-1f);
         p = madd(p * r, r, r) + 1.0f;
-        return at < -87.0f ? zero : __builtin_bit_cast(Part, __builtin_bit_cast(Words, p) + power);
+        const Part y = at < -87.0f ? zero : __builtin_bit_cast(Part, __builtin_bit_cast(Words, p) + power);
+        return at != at ? at : y;
     });
 }
 

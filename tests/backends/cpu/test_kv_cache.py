@@ -7,6 +7,7 @@ import pytest
 
 import llmc
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.generate import Generator
 from llmc.conformance.forms import relative_error
 from llmc.ir import ops
 from llmc.ir.cost import cache_bytes_per_token
@@ -54,3 +55,17 @@ def test_key_that_is_no_number_reaches_later_tokens_only():
 
     values = step(CpuBackend().lower(program(build)), [5, 3, 7, 0, 9])["logits"]
     assert np.isfinite(values[:3]).all() and np.isnan(values[3:]).all()
+
+
+@pytest.mark.parametrize("to", CLOSE)
+@pytest.mark.parametrize("heads,size", [(1, 1), (3, 10), (1, 5), (3, 7)])
+def test_rows_of_odd_sizes_have_room_in_every_block(heads, size, to):
+    def build(e, ids):
+        q, k, v = (e.op(ops.reshape, table(e, ids, name, size=heads * size), shape=(heads, size)) for name in "qkv")
+        k, v = (e.op(ops.round_rows, x, to=to) for x in (k, v))
+        return e.op(ops.attention, q, k, v, scale=0.4, score=SCORE, admits=CAUSAL)
+
+    made = program(build)
+    bytes_of_entry = {"int8": 1, "bfloat16": 2}[to] * heads * size + (4 * heads if to == "int8" else 0)
+    assert [4 * floats for floats in Generator(made).caches.floats] == [BLOCK * bytes_of_entry] * 2
+    agree(made, ids=tuple(i % 50 for i in range(5 * BLOCK)))

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.eager.backend import EagerBackend
 from llmc.conformance.forms import CACHE_BLOCKS, Runner
+from llmc.errors import InputError
 from llmc.ir import ops
 from llmc.ir.weights import Stored
 from llmc.runtime.contract import largest
@@ -41,3 +43,16 @@ def test_largest_is_the_one_of_numpy_at_any_number_of_threads(width):
         for ids in (list(range(ROWS)), [41], [7, 150]):
             batch = runner.sequences.batch([(runner.sequences.create(), ids)], ["all"])
             assert np.array_equal(runner.context.step_largest(batch, "logits"), expected[ids]), (threads, ids)
+
+
+@pytest.mark.parametrize("output", ["choice", "pairs", "absent"])
+@pytest.mark.parametrize("backend", [CpuBackend, EagerBackend])
+def test_outputs_that_have_no_largest_number_are_refused(backend, output):
+    def build(e, ids):
+        values = e.op(ops.embedding, ids, e.weight(Stored(torch.randn(ROWS, 6)), "table"))
+        return ids, e.op(ops.reshape, values, shape=(2, 3))
+
+    runner = Runner(backend().lower(program(build, names=("choice", "pairs"))).context(CACHE_BLOCKS, 1))
+    batch = runner.sequences.batch([(runner.sequences.create(), [1, 2])], ["all"])
+    with pytest.raises(InputError, match=f"'{output}' is no output in float32 with entries of one dimension"):
+        runner.context.step_largest(batch, output)

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmc.backends.cpu.backend import CpuBackend
+from llmc.backends.cpu.generate import Generator
 from llmc.conformance.forms import CACHE_BLOCKS, Runner, relative_error
 from llmc.conformance.scores import FIRST_AND_WINDOW, SOFTCAP, f
 from llmc.ir import ops
 from llmc.ir.score import CAUSAL, SCORE, K, Q
 from llmc.ir.weights import Stored
 from llmc.runtime.contract import BLOCK
-from tests.backends.cpu.programs import program
+from tests.backends.cpu.programs import program, table
 
 CHUNK = 4 * BLOCK
 """Of kernels/attention.h."""
@@ -117,3 +118,16 @@ def test_sequences_of_any_lengths_in_one_step_give_the_same_bits(threads, length
     rows = run.outputs([(name, IDS[length : length + count]) for name, length in zip(names, lengths, strict=True)])
     for i, length in enumerate(lengths):
         same({name: values[i * count : (i + 1) * count] for name, values in rows.items()}, length)
+
+
+def test_threads_wait_between_two_attentions_over_the_same_keys():
+    """Parts of the first may still be read where the second leaves its own."""
+
+    def build(e, ids):
+        q, k, v = (e.op(ops.reshape, table(e, ids, name, size=16), shape=(2, 8)) for name in "qkv")
+        near, far = (e.op(ops.attention, q, k, v, scale=scale, score=SCORE, admits=CAUSAL) for scale in (0.4, 0.1))
+        return e.op(ops.add, near, far)
+
+    generator = Generator(program(build))
+    first, second = (one for one in generator.prologue if "attention<" in one.text)
+    assert second in generator.many.waits and second in generator.few.waits and first is not second

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmc.backends.cpu import pack
 from llmc.backends.cpu.backend import CpuBackend
-from llmc.backends.cpu.targets import TARGETS
+from llmc.backends.cpu.targets import TARGETS, best
 from llmc.backends.eager.backend import EagerBackend
 from llmc.conformance.formats import stored
 from llmc.conformance.forms import relative_error
@@ -19,6 +19,8 @@ from llmc.ir.weights import Encoded, Stored
 from tests.backends.cpu.programs import program, step, weight
 
 HERE = [target for target in TARGETS.values() if not target.lacking]
+USUAL = {best().name, "avx2", "portable"}
+"""Compiled in every run; others, which share most of their code with these, in slow ones."""
 PAIRS = {
     "f32": ("float32",),
     "bf16": ("float32", "bfloat16"),
@@ -60,7 +62,11 @@ def made():
     return program(products, names=NAMES)
 
 
-@pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
+def chosen(target):
+    return pytest.param(target, id=target.name, marks=[] if target.name in USUAL else pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=map(chosen, HERE))
 def executable(request, made):
     return CpuBackend(request.param).lower(made)
 
@@ -88,7 +94,7 @@ def test_rows_too_wide_to_be_unpacked_at_once_give_the_same():
 
     made = program(wide)
     want = step(EagerBackend().lower(made), range(20))["logits"]
-    for target in HERE:
+    for target in (target for target in HERE if target.name in USUAL):
         executable = CpuBackend(target).lower(made)
         many = step(executable, range(20))["logits"]
         assert relative_error(many, want) <= TOLERANCE["int8"], target.name

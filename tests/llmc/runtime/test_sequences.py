@@ -1,5 +1,6 @@
 """Block tables against lists: what is read through the tables is what was written."""
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -137,6 +138,16 @@ class CachedSequences(RuleBasedStateMachine):
 
 TestCachedSequences = CachedSequences.TestCase
 TestCachedSequences.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def test_copy_of_a_batch_is_checked_though_its_maker_vouched_for_the_first():
+    sequences = Sequences(8)
+    batch = sequences.batch([(sequences.create(), [1, 2])], ["all"])
+    batch.check(8, INPUTS)
+    copied = copy.deepcopy(batch)
+    copied.tables[0, 0] = 10**6
+    with pytest.raises(InputError, match="tables"):
+        copied.check(8, INPUTS)
 
 
 def test_fork_shares_full_blocks_and_copies_the_last_when_written():
