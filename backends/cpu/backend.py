@@ -6,14 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmc.backends.cpu import artifact, limits, toolchain
+from llmc.backends.cpu import artifact, cuts, limits, toolchain
 from llmc.backends.cpu.artifact import Facts
 from llmc.backends.cpu.build import build
 from llmc.backends.cpu.executable import ABI, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS, Target, best, named
 from llmc.errors import ArtifactError, ToolchainError, UnsupportedError
 from llmc.ir.formats import INT4
-from llmc.runtime.contract import BLOCK, Availability, Backend, Executable, Rate
+from llmc.runtime.contract import BLOCK, Availability, Backend, Executable, Rate, Trial
 
 if TYPE_CHECKING:
     from llmc.ir.program import Program
@@ -50,7 +50,7 @@ class CpuBackend(Backend):
 
         program.verify()
         generator = Generator(program)
-        code = print_code(generator, self.target)
+        code = print_code(generator, self.target, cuts.of(self.target))
         library = build(code)
         facts = Facts(
             abi=ABI,
@@ -114,6 +114,13 @@ class CpuBackend(Backend):
 
     def measure_limits(self, threads: int) -> dict[str, Rate]:
         return limits.measure(self.target.name, threads)
+
+    def tune(self) -> list[Trial]:
+        """Try cuts of products (`llmc.backends.cpu.tuning`), for the target. Raises UnsupportedError, ToolchainError."""
+        from llmc.backends.cpu import tuning
+
+        self.target.check()
+        return tuning.tune(self.target)
 
     def version(self) -> str:
         return toolchain.compiler_version(tuple(toolchain.command()))

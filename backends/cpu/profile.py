@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmc.backends.cpu import cuts
 from llmc.backends.cpu.build import build
 from llmc.backends.cpu.executable import CBatch, CpuContext, CpuExecutable
 from llmc.backends.cpu.targets import TARGETS
@@ -47,13 +48,14 @@ def profiled(program: Program, executable: CpuExecutable) -> CpuProfiledExecutab
     target.check()
     generator = Generator(program)
     sources = executable.sources()
-    if any(sources.get(name) != text for name, text in print_code(generator, target).texts.items()):
+    made = cuts.read(sources.values()) or cuts.of(target)
+    if any(sources.get(name) != text for name, text in print_code(generator, target, made).texts.items()):
         raise UnsupportedError(
             "the model's code was edited or made by another version of llmc, and this is not the code that would be profiled; "
             "compile the model again"
         )
     spans = Stamped(generator).spans
-    return CpuProfiledExecutable(build(print_code(generator, target, HEADER)), executable, spans)
+    return CpuProfiledExecutable(build(print_code(generator, target, made, HEADER)), executable, spans)
 
 
 class Stamped:

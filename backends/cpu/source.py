@@ -8,6 +8,8 @@ import textwrap
 
 from llmc.backends.cpu.build import Code, headers
 from llmc.backends.cpu.caches import TURNED
+from llmc.backends.cpu.cuts import Cuts
+from llmc.backends.cpu.emit.products import INTEGER
 from llmc.backends.cpu.generate import Generator
 from llmc.backends.cpu.names import comment, literal
 from llmc.backends.cpu.plan import CTYPES, Buffer, Plan, Statement
@@ -22,9 +24,9 @@ HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h"
 CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
 
 
-def print_code(g: Generator, target: Target, *more: str) -> Code:
+def print_code(g: Generator, target: Target, cuts: Cuts, *more: str) -> Code:
     """All that is compiled. more: headers besides those that every model has."""
-    kernels = {file_name(instance): print_kernel(instance, *needs) for instance, needs in g.kernels.items()}
+    kernels = {file_name(instance): print_kernel(instance, cuts, *needs) for instance, needs in g.kernels.items()}
     return Code(print_source(g, target, *more), kernels, headers(), target)
 
 
@@ -33,10 +35,11 @@ def file_name(instance: str) -> str:
     return re.sub(r"\W+", "_", instance).strip("_") + ".cpp"
 
 
-def print_kernel(instance: str, header: str, given: str) -> str:
+def print_kernel(instance: str, cuts: Cuts, header: str, given: str) -> str:
     """The file of a kernel. It says nothing of the model, so that others find it in the cache."""
     instantiation = f"{given}\n\ntemplate decltype({instance}) {instance};".lstrip()
-    return f'{CONTRACT}\n#include "{header}"\n\nnamespace llmc {{\n{instantiation}\n}}\n'
+    constants = f"{CONTRACT}\n{cuts.text}" if header == INTEGER else CONTRACT
+    return f'{constants}\n#include "{header}"\n\nnamespace llmc {{\n{instantiation}\n}}\n'
 
 
 def print_source(g: Generator, target: Target, *more: str) -> str:

@@ -26,6 +26,7 @@ from llmc.cli import (
     plugins,
     rebuild,
     recipes,
+    tune,
     verify,
 )
 from llmc.cli.progress import tell
@@ -121,6 +122,7 @@ app.command("bench")(bench.bench)
 app.command("bisect")(bisect.bisect)
 app.command("verify")(verify.verify)
 app.command("rebuild")(rebuild.rebuild)
+app.command("tune")(tune.tune)
 app.command("passes")(passes.passes)
 app.command("recipes")(recipes.recipes)
 app.command("backends")(backends.backends)

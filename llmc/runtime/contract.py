@@ -173,6 +173,19 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A setting that `Backend.tune` tried, in a user's words.
+
+    speedups: how many times as fast as with the first setting each piece of work is, by name (median). chosen: code is made so
+    from now on.
+    """
+
+    setting: str
+    speedups: dict[str, float]
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Availability:
     """Whether a backend can run here and if not, why."""
 
@@ -246,6 +259,14 @@ class Backend(ABC):
         multiplication and an addition being two. Empty where the backend cannot tell.
         """
         return {}
+
+    def tune(self) -> list[Trial]:
+        """Find by measuring how code for this machine is made best, and keep it in the cache for what is lowered afterwards.
+
+        Results do not change, only their speed. Empty where there is nothing to choose. Raises UnsupportedError if code for the
+        target cannot run here.
+        """
+        return []
 
     def profiled(self, program: Program, executable: Executable) -> ProfiledExecutable:
         """What measures where the time of each step goes; it computes bit for bit what `executable` does.

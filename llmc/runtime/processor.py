@@ -28,6 +28,23 @@ def vendor() -> str:
     return told().get("vendor_id", "")
 
 
+def model() -> str:
+    """What its maker calls the processor; empty if Linux does not tell."""
+    return told().get("model name", "")
+
+
+def cache_bytes(level: int) -> int:
+    """The size of a core's cache of a level, for data; 0 if Linux does not tell."""
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            found, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if found == str(level) and kind != "Instruction" and size.removesuffix("K").isdecimal():
+            return int(size.removesuffix("K")) << 10
+    return 0
+
+
 def lacking(machine: str, needs: Iterable[str]) -> str:
     """Why code for a machine ("x86_64") with extensions cannot run here; empty if it can."""
     if machine != platform.machine():

@@ -1,5 +1,6 @@
 // Products of weights and activations that both are whole numbers. Each output is the sum over groups, one after the other, of
-// scale * (exact sum of products): the same for one row and for many, and for any number of threads.
+// scale * (exact sum of products): the same for one row and for many, and for any number of threads. ROWS_BYTES and CODES_BYTES
+// come from the file that includes this (backends/cpu/cuts.py).
 #pragma once
 #include "integers.h"
 #include "linear.h"
@@ -107,9 +108,9 @@ struct IntegerProduct {
     static constexpr int64_t PANEL = SIZE / STEP * LINES * 64;
     static constexpr Storage UNPACKED = W::STORAGE == NIBBLES ? CODES : W::STORAGE;
     static constexpr int FEW = tile_rows(W::STORAGE), TILE = tile_rows(UNPACKED);   // rows
-    static constexpr int64_t BLOCK_BYTES = 768 << 10;   // of rows that stay in the second cache while all panels pass
-    static constexpr int MANY = std::max<int64_t>(BLOCK_BYTES / SIZE, 8 * TILE) / TILE * TILE;     // rows of a block
-    static constexpr int CHUNK = std::min(GROUPS, std::max(8192 / W::GROUP, 1));   // groups whose codes are unpacked at once
+    static constexpr int MANY = std::max<int64_t>(ROWS_BYTES / SIZE, 8 * TILE) / TILE * TILE;     // rows of a block
+    static constexpr int INPUTS = CODES_BYTES / (TILE_PANELS * LANES);
+    static constexpr int CHUNK = std::min(GROUPS, std::max(INPUTS / W::GROUP, 1));   // groups whose codes are unpacked at once
 
     W w;
     Rounded x;
