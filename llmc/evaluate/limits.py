@@ -35,8 +35,8 @@ class Limits:
 
     @property
     def age(self) -> float:
-        """Hours since it was measured."""
-        return max(0.0, time.time() - self.measured) / 3600
+        """Hours since it was measured; below 0 by a clock that was set back since."""
+        return (time.time() - self.measured) / 3600
 
     def rate(self, kind: str) -> float:
         """Operations a second; a kind that has no instructions of its own runs as float32."""
@@ -69,7 +69,7 @@ def known_limits(backend: str, target: str, threads: int | None) -> Limits | Non
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     usable = {"read", "float32"} <= rates.keys() and all(rate.best > 0 for rate in rates.values())
-    return limits if usable and limits.age < HOURS_KEPT else None
+    return limits if usable and 0 <= limits.age < HOURS_KEPT else None
 
 
 def _file(backend: str, target: str, threads: int) -> Path:

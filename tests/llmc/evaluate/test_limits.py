@@ -53,6 +53,11 @@ def test_damaged_note_of_limits_is_not_believed(cache, text):
     assert known_limits("cpu", "avx2", 1) is None
 
 
+def test_limits_of_a_time_to_come_are_not_believed(cache):
+    module._keep("cpu", Limits(RATES, "avx2", 1, time.time() + 3600))
+    assert known_limits("cpu", "avx2", 1) is None
+
+
 def test_limits_that_are_old_are_not_believed(cache):
     module._keep("cpu", Limits(RATES, "avx2", 1, time.time() - 3600 * (module.HOURS_KEPT - 1)))
     assert known_limits("cpu", "avx2", 1).age == pytest.approx(module.HOURS_KEPT - 1, abs=0.1)
