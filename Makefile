@@ -29,7 +29,7 @@ lint: venv
 	$(BIN)/mypy -p llmc
 	$(BIN)/mypy plugins/llmc-lowrank/llmc_lowrank
 	$(BIN)/mypy plugins/llmc-xla/llmc_xla
-	$(BIN)/mypy -m benchmarks.__main__ -m benchmarks.worker
+	$(BIN)/mypy -m benchmarks.__main__ -m benchmarks.worker -m benchmarks.prompt_lookup -m benchmarks.kv_cache
 
 bench: venv
 	$(BIN)/python -m benchmarks install --side llama.cpp-q4_0 --side llama.cpp-q8_0

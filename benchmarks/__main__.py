@@ -3,6 +3,7 @@
     python -m benchmarks install [--side NAME ...]
     python -m benchmarks run [--shape NAME ...] [--workload NAME ...] [--side NAME ...] [--pairs 5]
     python -m benchmarks judged
+    python -m benchmarks summary benchmarks/results/NAME.json ...
     python -m benchmarks table benchmarks/results/NAME.json
     python -m benchmarks plot benchmarks/results/NAME.json
 """
@@ -21,24 +22,29 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import plot as pictures
+from benchmarks import summary
 from benchmarks import table as tables
 from benchmarks.client import PeerError
 from benchmarks.home import ROOT, VARIABLE, default_home
 from benchmarks.models import model_of
 from benchmarks.peers import SIDES, folder_of, module_of
+from benchmarks.peers.base import Side
 from benchmarks.session import Session, Sitting
-from benchmarks.shapes import SHAPES
+from benchmarks.shapes import SHAPES, Shape
+from benchmarks.targets import TARGETS, targets_of
 from benchmarks.workloads import workload
 
 RESULTS = ROOT / "benchmarks" / "results"
-JUDGED_SHAPES = ["smollm2-135m", "llama-3.2-1b", "minilm-l6"]
-JUDGED = ["decode-64", "decode-64x16", "decode-4096", "prefill-512", "encode-64"]
+JUDGED_SHAPES = list(dict.fromkeys(target.shape for target in TARGETS))
 DEFAULT = ["decode-64", "prefill-512"]
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="llmc beside its peers, in one sitting.")
 
 HomeOption = Annotated[
     Path, typer.Option(envvar=VARIABLE, help="Where peers are installed and models are kept.", default_factory=default_home)
 ]
+PairsOption = Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")]
+ThreadsOption = Annotated[int, typer.Option(min=1)]
+OutOption = Annotated[Path, typer.Option(help="The folder of results.")]
 
 
 def processor() -> str:
@@ -102,41 +108,69 @@ def run(
     shape: Annotated[list[str], typer.Option(help=f"Repeatable: {', '.join(SHAPES)}.")] = ["smollm2-135m"],  # noqa: B006
     work: Annotated[list[str], typer.Option("--workload", help="Repeatable; see benchmarks/workloads.py.")] = DEFAULT,
     side: Annotated[list[str], typer.Option(help="Repeatable; all by default.")] = [],  # noqa: B006
-    pairs: Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")] = 5,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    pairs: PairsOption = 5,
+    threads: ThreadsOption = 2,
     starts: Annotated[bool, typer.Option(help="Measure loading, the first token and memory too.")] = False,
     name: Annotated[str, typer.Option(help="Of the files in the folder of results.")] = "latest",
-    out: Annotated[Path, typer.Option(help="The folder of results.")] = RESULTS,
+    out: OutOption = RESULTS,
 ) -> None:
-    """Run every side on the same shapes in alternation; write raw samples and tables."""
+    """Run every side on the same shapes in alternation; write raw samples and tables, anew after each workload."""
     shapes, sides = known(shape, SHAPES, "shape"), known(side or list(SIDES), SIDES, "side")
     try:
         list(map(workload, work))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    data = sat(home, shapes, sides, work, pairs, threads, starts, out / name)
+    typer.echo(tables.page(data))
+
+
+def sat(
+    home: Path, shapes: list[Shape], sides: list[Side], work: list[str], pairs: int, threads: int, starts: bool, target: Path
+) -> dict[str, Any]:
+    """What a sitting found. target: the path of its files, less what they end with."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     sitting = Sitting(machine(threads))
-    session = Session(home, sides, work, pairs, threads, starts, lambda text: typer.echo(text, err=True), sitting)
+
+    def keep() -> None:
+        written(target.with_name(f"{target.name}.json"), json.dumps(sitting.data(), indent=1) + "\n")
+        written(target.with_name(f"{target.name}.md"), tables.page(sitting.data()))
+
+    session = Session(home, sides, work, pairs, threads, starts, lambda text: typer.echo(text, err=True), sitting, keep)
     for one in shapes:
         session.shape(one)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(sitting.data(), indent=1) + "\n")
-    (out / f"{name}.md").write_text(tables.page(sitting.data()))
+    keep()
     if sitting.runs and importlib.util.find_spec("matplotlib"):
-        pictures.plot(sitting.data(), out / f"{name}.svg")
-    typer.echo(tables.page(sitting.data()))
+        pictures.plot(sitting.data(), target.with_name(f"{target.name}.svg"))
+    return sitting.data()
+
+
+def written(path: Path, text: str) -> None:
+    """Write a file as a whole: who is cut off leaves the one that was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
 
 
 @app.command()
 def judged(
     home: HomeOption,
-    pairs: Annotated[int, typer.Option(min=1, help="Rounds; each side runs once in each.")] = 5,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-    out: Annotated[Path, typer.Option(help="The folder of results.")] = RESULTS,
+    shape: Annotated[list[str], typer.Option(help="Repeatable: shapes that something is held to.")] = JUDGED_SHAPES,
+    pairs: PairsOption = 5,
+    threads: ThreadsOption = 2,
+    out: OutOption = RESULTS,
 ) -> None:
-    """Run what llmc is held to, beside the peers that it is held against."""
-    sides = [key for key in SIDES if not key.startswith(("torch-compile", "torchao"))]
-    run(home, JUDGED_SHAPES, JUDGED, sides, pairs, threads, True, "judged", out)
+    """Run what llmc is held to, beside the peers that it is held against: a table and a picture of each shape, named after it,
+    and `judged.md`, what is reached and what is not."""
+    sides = [one for key, one in SIDES.items() if not key.startswith(("torch-compile", "torchao"))]
+    sittings: list[dict[str, Any]] = []
+    for one in known(shape, SHAPES, "shape"):
+        work = list(dict.fromkeys(target.workload for target in targets_of(one.name)))
+        if not work:
+            raise typer.BadParameter(f"nothing is held to with the shape '{one.name}'; there are: {', '.join(JUDGED_SHAPES)}")
+        sittings.append(sat(home, [one], sides, work, pairs, threads, True, out / one.name))
+        written(out / "judged.md", summary.page(sittings))
+    typer.echo(summary.page(sittings))
 
 
 @app.command()
@@ -149,6 +183,12 @@ def plot(samples: Annotated[Path, typer.Argument(help="The raw samples of a sitt
 def table(samples: Annotated[Path, typer.Argument(help="The raw samples of a sitting.")]) -> None:
     """Print the tables of raw samples."""
     typer.echo(tables.page(json.loads(samples.read_text())))
+
+
+@app.command("summary")
+def summarize(samples: Annotated[list[Path], typer.Argument(help="The raw samples of sittings.")]) -> None:
+    """Print what llmc is held to beside what raw samples say."""
+    typer.echo(summary.page([json.loads(path.read_text()) for path in samples]))
 
 
 if __name__ == "__main__":

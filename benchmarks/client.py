@@ -43,13 +43,10 @@ class Client:
         try:
             self.process.stdin.write(json.dumps({"call": call, **arguments}) + "\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except (OSError, ValueError):  # it has ended, now or before
-            line = ""
-        if not line:
+            answer = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError) as error:  # it has ended: before, now, or amid its answer
             self.close()
-            raise PeerError(f"the process ended with code {self.process.returncode}; see {self.log}")
-        answer = json.loads(line)
+            raise PeerError(f"the process ended with code {self.process.returncode}; see {self.log}") from error
         if "error" in answer:
             raise PeerError(answer["error"])
         return answer

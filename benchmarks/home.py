@@ -17,10 +17,12 @@ def default_home() -> Path:
 
 
 def own_digest() -> str:
-    """Of llmc's sources: a model that other sources compiled is not used."""
+    """Of llmc's sources and the recipes here: a model that others compiled is not used."""
     digest = hashlib.sha256()
     for folder in ("llmc", "passes", "backends"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".h", ".c", ".cpp") and path.is_file():
                 digest.update(path.read_bytes())
+    for path in sorted((ROOT / "benchmarks").glob("*.yaml")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -41,7 +41,7 @@ class Decode:
         self.length, self.sequences = context, Sequences(blocks)
         self.context, self.sequence = model.executable.context(blocks, threads), self.sequences.create()
         self.bytes = step_work(model.program, model.executable.block_bytes, Step(1, past=context)).bytes
-        ids = np.random.default_rng(0).integers(0, 1000, context).tolist()
+        ids = np.random.default_rng(0).integers(0, model.info.vocab_size, context).tolist()
         for start in range(0, context, CHUNK):
             self.step(ids[start : start + CHUNK])
 

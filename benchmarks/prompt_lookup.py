@@ -19,6 +19,7 @@ from benchmarks.home import ROOT, default_home
 from benchmarks.models import checkpoint
 from benchmarks.shapes import SHAPES
 from llmc.cli.common import open_model
+from llmc.runtime.generate import GenerationResult
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.tokenizer import Tokenizer
 
@@ -39,13 +40,20 @@ def texts() -> dict[str, tuple[list[int], float]]:
     return {**kinds, "repetition, greedy": (tokenizer.encode("total = total + 1\n" * 40)[:PROMPT_TOKENS], 0.0)}
 
 
+def generated(model: CompiledModel, ids: list[int], temperature: float, most: int) -> GenerationResult:
+    """One text, with at most so many tokens guessed at a time."""
+    result = model.generate(ids, NEW_TOKENS, temperature, seed=1, prompt_lookup_num_tokens=most)
+    assert isinstance(result, GenerationResult)
+    return result
+
+
 def row(model: CompiledModel, ids: list[int], temperature: float, most: int, pairs: int) -> str:
     """A line of the table."""
     speeds: dict[int, list[float]] = {0: [], most: []}
     for number in range(pairs + 1):  # the first round warms up
-        found = {
-            count: model.generate(ids, NEW_TOKENS, temperature, seed=1, prompt_lookup_num_tokens=count) for count in speeds
-        }
+        found = {count: generated(model, ids, temperature, count) for count in speeds}
+        if found[0].new_tokens == 1:
+            return "ends with its first token | | | |"
         if found[0].tokens != found[most].tokens:
             raise SystemExit("the text differs with prompt lookup")
         for count, result in found.items() if number else ():

@@ -30,6 +30,7 @@ PAUSE = 0.05
 class Run:
     """The samples of one side at one workload: seconds of a step in the mean, one number a round.
 
+    setting: how the side was set, after others were tried (`Engine.tune`).
     tokens, flops: of a step. bytes: packed weights and keys and values that it reads. copies: of the model, in turn.
     """
 
@@ -37,6 +38,7 @@ class Run:
     workload: str
     side: str
     weights: str
+    setting: str
     tokens: int
     flops: int
     bytes: int
@@ -73,11 +75,13 @@ class Loaded:
     """Copies that take turns; with a prompt to read two, since its tokens share the weights."""
 
     steps: int = 0
+    setting: str = ""
 
 
 @dataclass
 class Session:
-    """What to run, and where. starts: whether start-up and memory are measured too. say: is told what happens."""
+    """What to run, and where. starts: whether start-up and memory are measured too. say: is told what happens. keep: is called
+    when the sitting has more than before, so that one that is cut off leaves what was measured."""
 
     home: Path
     sides: Sequence[Side]
@@ -87,6 +91,7 @@ class Session:
     starts: bool
     say: Callable[[str], object]
     sitting: Sitting
+    keep: Callable[[], object]
 
     def shape(self, shape: Shape) -> None:
         """All workloads of one shape."""
@@ -96,12 +101,14 @@ class Session:
             return
         if self.starts and not shape.encoder:
             self.start(shape, sides)
+            self.keep()
         loaded = [one for one in (self.load(side, shape) for side in sides) if one is not None]
         try:
             for work in named:
                 self.say(f"{shape.name} {work.name}")
                 self.sitting.limits.append(limits.measure(self.threads))
                 self.block(shape, work, loaded)
+                self.keep()
         finally:
             for one in loaded:
                 one.client.close()
@@ -146,6 +153,7 @@ class Session:
             try:
                 one.turns = one.copies if work.decodes else min(one.copies, 2)
                 one.client.ask("prepare", name=work.name, copies=one.turns)
+                one.setting = one.client.ask("tune")["setting"]
                 one.steps = one.turns
                 for _ in range(WARM_UPS):
                     time.sleep(PAUSE)
@@ -170,7 +178,7 @@ class Session:
     def run_of(self, shape: Shape, work: Workload, one: Loaded) -> Run:
         grown = (one.steps / one.turns - 1) / 2 if work.decodes else 0
         return Run(
-            shape.name, work.name, one.side.key, one.side.weights, work.tokens,
+            shape.name, work.name, one.side.key, one.side.weights, one.setting, work.tokens,
             shape.flops(work.tokens, work.attended(grown), work.rows),
             (one.weight_bytes or packed_bytes(one.side, shape)) + work.cached(grown) * one.cache_bytes, one.turns, one.steps,
         )  # fmt: skip

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from benchmarks.peers import SIDES
 from benchmarks.results import Raw, best_peer, gigabytes, limits_of, rate, ratio, share
+from benchmarks.targets import MEMORY
 
-HEADINGS = ("", "tokens/s", "GB/s", "share of the limit", "ratio to the best peer of its bits", "copies")
+HEADINGS = ("", "tokens/s", "MB a step", "GB/s", "share of the limit", "ratio to the best peer of its bits", "copies")
 
 
 def page(data: Raw) -> str:
@@ -16,8 +17,8 @@ def page(data: Raw) -> str:
 
 
 def lines(data: Raw) -> Iterator[str]:
-    machine, limits = data["machine"], limits_of(data)
-    yield f"{machine['processor']}, {machine['threads']} threads, {machine['date']}, commit {machine['commit']}"
+    limits = limits_of(data)
+    yield machine_line(data)
     yield ""
     yield "Limits in this sitting: " + ", ".join(
         f"{name} {limits[name] / 1e9:.1f} {'GB/s' if name == 'read' else 'GOP/s'}" for name in sorted(limits, reverse=True)
@@ -33,6 +34,12 @@ def lines(data: Raw) -> Iterator[str]:
         yield f"|---{'|---:' * (len(HEADINGS) - 1)}|"
         for run in runs:
             yield row(run, runs, limits)
+        settings = [f"- {SIDES[run['side']].label}: {run['setting']}" for run in runs if run.get("setting")]
+        if settings:
+            yield ""
+            yield "Set so, after trying:"
+            yield ""
+            yield from settings
     if data["starts"]:
         yield from start_lines(data["starts"])
     if data["failures"]:
@@ -41,6 +48,12 @@ def lines(data: Raw) -> Iterator[str]:
         yield ""
         for shape, work, side, reason in data["failures"]:
             yield f"- {shape}, {work}, {side}: {reason}"
+
+
+def machine_line(data: Raw) -> str:
+    """What the samples were taken on."""
+    machine = data["machine"]
+    return f"{machine['processor']}, {machine['threads']} threads, {machine['date']}, commit {machine['commit']}"
 
 
 def start_lines(starts: list[Raw]) -> Iterator[str]:
@@ -53,7 +66,7 @@ def start_lines(starts: list[Raw]) -> Iterator[str]:
     yield "| | loaded in s | first token of 512 in s | peak memory in MB | allowed in MB |"
     yield "|---|---:|---:|---:|---:|"
     for one in starts:
-        allowed = one["weight_bytes"] + one["cache_bytes"] + 120e6
+        allowed = one["weight_bytes"] + one["cache_bytes"] + MEMORY
         yield (
             f"| {one['shape']}, {SIDES[one['side']].label} | {one['load_seconds']:.2f} | {one['first_token_seconds']:.2f} "
             f"| {one['peak_bytes'] / 1e6:.0f} | {allowed / 1e6:.0f} |"
@@ -63,7 +76,7 @@ def start_lines(starts: list[Raw]) -> Iterator[str]:
 def row(run: Raw, runs: list[Raw], limits: dict[str, float]) -> str:
     peer = best_peer(run, runs) if run["side"].startswith("llmc-") else None
     against = f"{ratio(run, peer)} {SIDES[peer['side']].label}" if peer else ""
+    reads = f"{run['bytes'] / 1e6:.1f} | {gigabytes(run):.1f}"
     return (
-        f"| {SIDES[run['side']].label} | {rate(run):.1f} | {gigabytes(run):.1f} | {share(run, limits):.0%} "
-        f"| {against} | {run['copies']} |"
+        f"| {SIDES[run['side']].label} | {rate(run):.1f} | {reads} | {share(run, limits):.0%} | {against} | {run['copies']} |"
     )

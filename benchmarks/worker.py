@@ -40,6 +40,10 @@ class Worker:
         self.engine.prepare(self.workload, copies)
         return {}
 
+    def tune(self) -> dict[str, Any]:
+        """How the engine is set from now on, for the prepared workload."""
+        return {"setting": self.engine.tune()}
+
     def sample(self, steps: int) -> dict[str, Any]:
         """Seconds of so many steps, the copies in turn. What brings a sequence back to its context is not timed."""
         assert self.workload is not None

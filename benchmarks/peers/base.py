@@ -54,6 +54,10 @@ class Engine(ABC):
     def prepare(self, workload: Workload, copies: int) -> None:
         """Give each of the first copies a cache: sequences of the workload's context, and room for ROOM positions more."""
 
+    def tune(self) -> str:
+        """Try what can be set for the prepared workload, stay with the fastest, and tell what that is; "" if nothing can."""
+        return ""
+
     @abstractmethod
     def step(self, copy: int) -> None:
         """Read the workload's prompts and one more token of each sequence, and choose the next token of each greedily."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,12 @@ OUTER = {
     "lm_head.weight": "output.weight",
 }  # fmt: skip
 
+
+FLASH = {False: "DISABLED", True: "ENABLED", None: "AUTO"}
+"""`enum llama_flash_attn_type`; AUTO is one of the others, which the library tells when it makes a context."""
+
+TRIALS, TRIAL_SECONDS = 2, 0.2
+"""Of each setting, in turns; the better one counts, as the first of them warms up too."""
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 BUILD = Path("vendor") / "llama.cpp" / "build"
@@ -146,8 +154,9 @@ class PeerEngine(Engine):
         from llama_cpp import llama_cpp as api
 
         self.api, self.threads = api, threads
-        self.quiet = api.llama_log_callback(lambda level, text, data: None)  # kept: the library calls it
-        api.llama_log_set(self.quiet, None)
+        self.said: list[str] = []
+        self.log = api.llama_log_callback(lambda level, text, data: self.said.append(text.decode(errors="replace")))
+        api.llama_log_set(self.log, None)  # kept above: the library calls it
         api.llama_backend_init()
         options = api.llama_model_default_params()
         if copies > 1:
@@ -164,10 +173,49 @@ class PeerEngine(Engine):
         self.contexts: list[Any] = []
 
     def prepare(self, workload: Workload, copies: int) -> None:
-        api = self.api
-        for context in self.contexts:
-            api.llama_free(context)
+        """With the flash attention that the library chooses by itself."""
+        self.free(self.contexts)
         self.workload = workload
+        self.contexts, self.chooses = self.made(None, copies)
+        runs = [*((1, workload.context) for _ in range(workload.batch)), *((length, 0) for length in workload.prompts)]
+        self.batches = [Tokens(self.api, runs, self.vocab) for _ in self.contexts]
+
+    def tune(self) -> str:
+        """With flash attention or without: for prompts the first is the faster way, for a token after a long context the other
+        may be, by three times."""
+        ways = {self.chooses: self.contexts, not self.chooses: self.made(not self.chooses, len(self.contexts))[0]}
+        fastest = dict.fromkeys(ways, math.inf)
+        for _ in range(TRIALS):
+            for flash, contexts in ways.items():
+                self.contexts = contexts
+                fastest[flash] = min(fastest[flash], self.trial())
+        best = min(ways, key=fastest.__getitem__)
+        self.free(ways[not best])
+        self.contexts = ways[best]
+        seconds = ", ".join(f"{'on' if flash else 'off'} {1000 * fastest[flash]:.1f} ms" for flash in sorted(ways))
+        return f"flash attention {'on' if best else 'off'} (tried: {seconds}; by itself {'on' if self.chooses else 'off'})"
+
+    def trial(self) -> float:
+        """Seconds of a step, from whole turns of the copies."""
+        began, turns = time.perf_counter(), 0
+        while turns == 0 or (time.perf_counter() - began < TRIAL_SECONDS and turns < ROOM):
+            turns += 1
+            for copy in range(len(self.contexts)):
+                self.step(copy)
+                if not self.workload.decodes:
+                    self.reset(copy)
+        took = time.perf_counter() - began
+        for copy in range(len(self.contexts)):
+            self.reset(copy)
+        return took / turns / len(self.contexts)
+
+    def free(self, contexts: list[Any]) -> None:
+        for context in contexts:
+            self.api.llama_free(context)
+
+    def made(self, flash: bool | None, copies: int) -> tuple[list[Any], bool]:
+        """Contexts with the workload's sequences, and whether they have flash attention."""
+        api, workload = self.api, self.workload
         sequences = workload.batch + len(workload.prompts)
         longest = max(workload.context + ROOM if workload.batch else 0, *workload.prompts, 0)
         options = api.llama_context_default_params()
@@ -176,29 +224,28 @@ class PeerEngine(Engine):
         options.n_batch = max(2048, workload.tokens)
         options.n_threads = options.n_threads_batch = self.threads
         options.kv_unified = False
-        # Its flash attention is the faster one for prompts, and takes three times as long for a token after a long context.
-        chosen = "DISABLED" if workload.decodes else "ENABLED"
-        options.flash_attn_type = getattr(api, f"LLAMA_FLASH_ATTN_TYPE_{chosen}")
-        self.contexts = [api.llama_init_from_model(model, options) for model in self.models[:copies]]
-        if None in self.contexts:
+        options.flash_attn_type = getattr(api, f"LLAMA_FLASH_ATTN_TYPE_{FLASH[flash]}")
+        self.said.clear()
+        contexts = [api.llama_init_from_model(model, options) for model in self.models[:copies]]
+        if None in contexts:
             raise RuntimeError(f"llama.cpp cannot make a context of {options.n_ctx} positions")
-        self.fill(workload)
-        runs = [*((1, workload.context) for _ in range(workload.batch)), *((length, 0) for length in workload.prompts)]
-        self.batches = [Tokens(api, runs, self.vocab) for _ in self.contexts]
+        chosen = any("Flash Attention enabled" in line for line in self.said) if flash is None else flash
+        self.fill(contexts)
+        return contexts, chosen
 
-    def fill(self, workload: Workload) -> None:
+    def fill(self, contexts: list[Any]) -> None:
         """Read one text into the first sequence, and copy its state to all others."""
-        api = self.api
+        api, workload = self.api, self.workload
         if not workload.batch:
             return
-        first, most = self.contexts[0], 512
+        first, most = contexts[0], 512
         for start in range(0, workload.context, most):
             part = Tokens(api, [(min(most, workload.context - start), start)], self.vocab)
             part.decode(first)
         size = api.llama_state_seq_get_size(first, 0)
         state = (ctypes.c_uint8 * size)()
         api.llama_state_seq_get_data(first, state, size, 0)
-        for context in self.contexts:
+        for context in contexts:
             for sequence in range(workload.batch):
                 if (context, sequence) != (first, 0) and not api.llama_state_seq_set_data(context, state, size, sequence):
                     raise RuntimeError("llama.cpp cannot copy a sequence's state")

@@ -27,8 +27,12 @@ class PaddedEncoder(Engine):
         """Read a rectangle `[sentences, positions]`."""
 
     def prepare(self, workload: Workload, copies: int) -> None:
+        self.workload = workload
+        self.rectangles = rectangles(workload, 1, self.vocab)
+
+    def tune(self) -> str:
         def seconds(size: int) -> float:
-            self.rectangles = rectangles(workload, size, self.vocab)
+            self.rectangles = rectangles(self.workload, size, self.vocab)
             self.step(0)
             began = time.perf_counter()
             self.step(0)
@@ -38,7 +42,8 @@ class PaddedEncoder(Engine):
         for size in SIZES:
             took = seconds(size)
             best, fastest = (size, took) if took < fastest else (best, fastest)
-        self.rectangles = rectangles(workload, best, self.vocab)
+        self.rectangles = rectangles(self.workload, best, self.vocab)
+        return f"{best} sentences at a time"
 
     def step(self, copy: int) -> None:
         for ids, mask in self.rectangles:

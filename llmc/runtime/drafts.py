@@ -11,7 +11,7 @@ comes and never the text.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
@@ -90,8 +90,8 @@ class Drafting:
         self._drafted = count > 0
         if self._alike > PROBE:
             count, self._alike = int(count == 0), 0
-        chosen = [i for _, i in gains[:count]]
-        return [chosen.count(i) for i in range(rows)] if count else [0] * rows
+        chosen = Counter(i for _, i in gains[:count])
+        return [chosen[i] for i in range(rows)]
 
     def learn(self, guess: Guess, tokens: Sequence[int]) -> None:
         """These tokens, one or more, were chosen where a guess was made."""

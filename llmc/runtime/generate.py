@@ -66,9 +66,9 @@ class GenerationResult:
     """What became of one prompt.
 
     tokens: all that were chosen, an eos and the tokens of a stop string included. text: without them; None if there is no
-    tokenizer. prefill_seconds, decode_seconds: spent in steps that read prompts, and in steps after, until it was finished;
-    all prompts of a call share the steps. drafted_tokens: guesses that were read with a step; accepted_tokens: those that were
-    right, each of which saved a step.
+    tokenizer. prefill_seconds, decode_seconds: spent in steps that read prompts, and in steps after, until it was finished,
+    choosing and guessing tokens included; all prompts of a call share the steps. drafted_tokens: guesses that were read
+    with a step; accepted_tokens: those that were right, each of which saved a step.
     """
 
     prompt: list[int]
@@ -233,7 +233,9 @@ def run(context: Context, sequences: Sequences, live: list[Live], drafting: Draf
     phase = "prefill"
     while live:
         if drafting and phase == "decode":
+            start = perf_counter()
             _draft(live, drafting)
+            seconds[phase] += perf_counter() - start
         for step in split_steps([one.unread + one.draft for one in live]):
             start = perf_counter()
             rows = _step(context, sequences, live, step)

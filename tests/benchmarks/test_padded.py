@@ -1,10 +1,28 @@
 """Sentences of mixed length in rectangles."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.peers.padded import rectangles
+from benchmarks.peers.padded import PaddedEncoder, rectangles
 from benchmarks.workloads import workload
+
+
+class Counting(PaddedEncoder):
+    vocab, seconds = 50, 0.0
+    build = load = None
+
+    def forward(self, copy, ids, mask):
+        self.seconds += 1 + (ids.size > 500) * ids.size  # whatever is called often, or is large
+
+
+def test_sentences_are_read_as_many_at_a_time_as_is_fastest(monkeypatch):
+    engine = Counting()
+    monkeypatch.setattr("benchmarks.peers.padded.time.perf_counter", lambda: engine.seconds)
+    engine.prepare(workload("encode-64"), 1)
+    assert {len(ids) for ids, _ in engine.rectangles} == {1}
+    assert engine.tune() == "4 sentences at a time"
+    assert {len(ids) for ids, _ in engine.rectangles} == {4} and all(ids.dtype == np.int64 for ids, _ in engine.rectangles)
 
 
 @given(count=st.integers(1, 70), size=st.integers(1, 33))
