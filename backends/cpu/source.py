@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 
-from llmc.backends.cpu.build import Code, headers
+from llmc.backends.cpu.build import SYSTEM, Code, headers
 from llmc.backends.cpu.caches import TURNED
 from llmc.backends.cpu.cuts import Cuts
 from llmc.backends.cpu.emit.products import INTEGER
@@ -21,7 +21,10 @@ from llmc.runtime.limits import input_specs
 FEW = 1
 """Rows up to which a step follows the plan for few. Two rows already are a share for each of two threads."""
 HEADERS = ("llmc.h", "core.h", "functions.h", "linear.h", "norms.h", "experts.h", "attention.h", "cache.h", "sequences.h")
-CONTRACT = f"namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"
+CONTRACT = f"""\
+#include "{SYSTEM}"
+namespace llmc {{ constexpr int BLOCK = {BLOCK}; }}  // positions in a block of the cache"""
+"""What every file begins with."""
 
 
 def print_code(g: Generator, target: Target, cuts: Cuts, *more: str) -> Code:

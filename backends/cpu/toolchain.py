@@ -58,6 +58,11 @@ def makes_code_for(words: tuple[str, ...]) -> str:
     return "" if done.returncode else done.stdout.strip().partition("-")[0]
 
 
+def precompiles(words: tuple[str, ...]) -> bool:
+    """Whether the compiler takes `x.h.gch` for `x.h` where that is included, as g++ does and clang does not."""
+    return "clang" not in compiler_version(words)
+
+
 def check_machine(target: str, machine: str) -> None:
     """Raise ToolchainError if the compiler makes code for another kind of machine than a target's."""
     words = command()
@@ -70,8 +75,11 @@ def check_machine(target: str, machine: str) -> None:
         )
 
 
-def run(words: list[str], folder: Path, made: str, machine: str) -> None:
-    """Run the compiler. Raises ToolchainError with what it printed, or if it did not write the file `made` for the machine."""
+def run(words: list[str], folder: Path, made: str, machine: str | None = None) -> None:
+    """Run the compiler. Raises ToolchainError with what it printed, or if it did not write the file `made`.
+
+    machine: that the file must be code for, if it is code.
+    """
     done = execute(words, folder)
     output = (done.stderr or done.stdout).strip()
     shown = "\n".join(output.splitlines()[:40])
@@ -82,8 +90,8 @@ def run(words: list[str], folder: Path, made: str, machine: str) -> None:
         hint = "\nThe compiler needs OpenMP (libgomp for g++, libomp for clang)." if re.search("omp", output) else ""
         raise ToolchainError(f"{' '.join(words)} failed with status {done.returncode}:\n{shown}{hint}")
     file = folder / made
-    if not file.is_file() or not _is_code(file, machine):
-        problem = f"{' '.join(words)} reported success but did not write {made} for {machine}"
+    if not file.is_file() or (machine is not None and not _is_code(file, machine)):
+        problem = f"{' '.join(words)} reported success but did not write {made}" + (f" for {machine}" if machine else "")
         raise ToolchainError(f"{problem}: {shown}" if shown else problem)
 
 

@@ -2,15 +2,11 @@
 // activations), FEW (rows), FEW_SHARED and FEW_OWN (bytes a row up to so many), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a
 // block of each cache), PARTIAL (floats that attention leaves of a chunk), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and
 // forward().
-#include <cstdlib>
-#include <memory>
-#include <new>
-#include <string>
 #include "largest.h"
 
 namespace {
 
-thread_local std::string problem;
+thread_local char problem[512];
 
 // Memory for count entries of so many bytes, aligned for vectors and with one to spare.
 void* allocate(int64_t count, int64_t bytes) {
@@ -61,7 +57,8 @@ int guarded(F body) {
         body();
         return 0;
     } catch (const std::exception& error) {
-        problem = error.what();
+        problem[0] = 0;
+        std::strncat(problem, error.what(), sizeof problem - 1);
         return 1;
     }
 }
@@ -84,7 +81,7 @@ int llmc_outputs(const LlmcTensor** tensors) {
     return OUTPUTS_COUNT;
 }
 
-const char* llmc_error() { return problem.c_str(); }
+const char* llmc_error() { return problem; }
 
 int llmc_model(const void* weights, void** out) {
     return guarded([&] {

@@ -1,18 +1,6 @@
 // What every kernel needs: the team of threads, vectors of sixteen floats, fixed orders of summation.
 #pragma once
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <omp.h>
-#include <thread>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "system.h"
 
 namespace llmc {
 
@@ -58,7 +46,7 @@ public:
             return;
         }
         for (int turn = 0; round.load(std::memory_order_acquire) == now; turn++) {
-            if (turn >= 500) std::this_thread::yield();
+            if (turn >= 500) sched_yield();
 #if defined(__x86_64__)
             else _mm_pause();
 #elif defined(__aarch64__)

@@ -1,6 +1,5 @@
 // How products are cut: panels or rows over threads, rows into tiles that registers hold.
 #pragma once
-#include <type_traits>
 #include "core.h"
 
 namespace llmc {

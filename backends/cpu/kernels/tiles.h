@@ -1,6 +1,5 @@
 // The tiles of a step, shared out by what they cost: where a thread's share ends within a tile, it is cut between two chunks.
 #pragma once
-#include <optional>
 #include "tile.h"
 
 namespace llmc {

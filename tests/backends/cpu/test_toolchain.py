@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llmc.backends.cpu import store, targets
+from llmc.backends.cpu import store, targets, toolchain
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.build import LIBRARY, OBJECT, Code, build
 from llmc.backends.cpu.targets import AVX2, PORTABLE, TARGETS, best, named
@@ -24,9 +24,7 @@ HEADERS = {
     "unused.h": "",
 }
 CALLING = f'#include "double.h"\n{ANSWER.format("twice<20>() + twice<1>()")}'
-KERNELS = {
-    f"twice_{n}.cpp": f'#include "double_impl.h"\ntemplate decltype(twice<{n}>) twice<{n}>;\n' for n in (20, 1)
-}
+KERNELS = {f"twice_{n}.cpp": f'#include "double_impl.h"\ntemplate decltype(twice<{n}>) twice<{n}>;\n' for n in (20, 1)}
 
 
 def code(model=SOURCE, kernels=None, headers=None, target=PORTABLE):
@@ -148,6 +146,58 @@ def test_kernel_is_compiled_again_when_what_it_includes_changes_or_for_another_t
     assert answer(path) == "63" and len(objects(cache)) == 4
     built(CALLING, kernels=KERNELS, target=AVX2)
     assert len(objects(cache)) == 6
+
+
+SYSTEM_HEADER = '#include "system.h"\n'
+WITH_SYSTEM = {**HEADERS, "system.h": "#ifndef SYSTEM\n#define SYSTEM\n#include <cmath>\n#endif\n"}
+
+
+def built_with_system(extra="", headers=WITH_SYSTEM):
+    return built(
+        f"{SYSTEM_HEADER}{CALLING}{extra}", kernels={n: SYSTEM_HEADER + t for n, t in KERNELS.items()}, headers=headers
+    )
+
+
+def precompiled(cache):
+    return sorted((cache / "cpu").rglob("*.gch"))
+
+
+def test_headers_of_the_system_are_precompiled_once_and_change_no_byte(cache, monkeypatch, tmp_path):
+    first = built_with_system()
+    (kept,) = precompiled(cache)
+    stamp = kept.stat().st_mtime_ns
+    assert answer(built_with_system("// changed")) == answer(first) == "42"
+    assert precompiled(cache) == [kept] and kept.stat().st_mtime_ns == stamp
+    made = {path.parent.name: path.read_bytes() for path in (cache / "cpu").rglob("*.[so]*") if path.name in (OBJECT, LIBRARY)}
+    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "another"))
+    monkeypatch.setattr(toolchain, "precompiles", lambda words: False)
+    built_with_system(), built_with_system("// changed")
+    again = (tmp_path / "another" / "cpu").rglob("*.[so]*")
+    assert {path.parent.name: path.read_bytes() for path in again if path.name in (OBJECT, LIBRARY)} == made
+    assert not precompiled(tmp_path / "another")
+
+
+def test_headers_of_the_system_are_precompiled_anew_when_they_change_or_are_damaged(cache):
+    built_with_system()
+    (kept,) = precompiled(cache)
+    kept.write_bytes(kept.read_bytes()[:5000])
+    assert answer(built_with_system("// changed")) == "42"
+    assert precompiled(cache) == [kept] and kept.stat().st_size > 5000
+    built_with_system(headers={**WITH_SYSTEM, "system.h": WITH_SYSTEM["system.h"] + "// changed\n"})
+    assert len(precompiled(cache)) == 2
+
+
+@pytest.mark.parametrize("failing", ["making", "reading"])
+def test_compiler_that_fails_at_what_is_precompiled_compiles_without(failing, cache, tmp_path, monkeypatch):
+    condition = {"making": "[ $made = system.h.gch ]", "reading": "[ -e system.h.gch ]"}[failing]
+    text = f'#!/bin/sh\nfor made in x "$@"; do {condition} && [ $1 != -x ] && exit 1; done\nexec g++ "$@"\n'
+    monkeypatch.setenv("CXX", script(tmp_path, text))
+    assert answer(built_with_system()) == "42" and bool(precompiled(cache)) == (failing == "reading")
+
+
+def test_failing_text_is_told_where_headers_are_precompiled(cache):
+    with pytest.raises(ToolchainError, match=r"model\.cpp:\d+:.*no_such_name"):
+        built_with_system("int x = no_such_name;")
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut"])
