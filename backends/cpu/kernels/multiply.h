@@ -5,6 +5,8 @@
 
 namespace llmc {
 
+constexpr int AT_ONCE = 8;   // rows that are multiplied at once, at most
+
 // y[r] = y[r] + sum over i < n of x[r][i] w[i], in the order of i, for ROWS rows and COLUMNS vectors of columns; w as it is kept,
 // ws elements from row to row. y is taken for zero if it is fresh. MASKED: only where in[r][i] is not 0, as what is left out may be
 // no number. What lies at `ahead` as w does is fetched: few rows wait for memory.
@@ -61,13 +63,13 @@ inline void multiply_columns(const float* x, const int32_t* in, int64_t xs, cons
 template <Kept KEPT, int N, bool MASKED, bool FEW, bool MANY>
 inline void multiply_rows(int from, int to, const float* x, const int32_t* in, int64_t xs, const char* w, int64_t ws, int n,
                           const char* ahead, bool fresh, float* y, int64_t ys) {
-    constexpr int most = SUMS * WIDTH / LANES < 8 ? SUMS * WIDTH / LANES : 8;
+    constexpr int most = std::min(SUMS * WIDTH / LANES, AT_ONCE);
     const auto some = [&](auto count, int r) {
         constexpr int rows = count() < most ? count() : most;
         const int32_t* mask = MASKED ? in + r * xs : in;
         multiply_columns<KEPT, N, MASKED, rows>(x + r * xs, mask, xs, w, ws, n, ahead, fresh, y + r * ys, ys);
     };
-    for (int r = from / 8 * 8; r < to; r += most) {
+    for (int r = from / AT_ONCE * AT_ONCE; r < to; r += most) {
         const int left = to - r;
         if constexpr (FEW) {
             if (left == 1) some(std::integral_constant<int, 1>(), r);
@@ -86,7 +88,7 @@ inline void multiply_block(int from, int to, const float* x, const int32_t* in, 
                            const char* ahead, bool fresh, float* room, float* y, int64_t ys) {
     if constexpr (KEPT == Kept::float32) {
         multiply_rows<KEPT, N, MASKED, true, true>(from, to, x, in, xs, w, ws, n, ahead, fresh, y, ys);
-    } else if (to - from / 8 * 8 <= 4) {
+    } else if (to - from / AT_ONCE * AT_ONCE <= 4) {
         multiply_rows<KEPT, N, MASKED, true, false>(from, to, x, in, xs, w, ws, n, ahead, fresh, y, ys);
     } else {
         widen<KEPT, COUNT>(w, room);

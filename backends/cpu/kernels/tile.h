@@ -52,7 +52,7 @@ public:
             weights(sofar)[r] = sinks ? 1.0f : 0.0f;
         }
         std::memset(sofar, 0, rows * WIDE * sizeof(float));
-        const int spare = rows > 4 ? std::min((rows + 7) / 8 * 8, ROWS) - rows : 0;  // rows that are multiplied besides
+        const int spare = rows > 4 ? std::min((rows + AT_ONCE - 1) / AT_ONCE * AT_ONCE, ROWS) - rows : 0;  // rows that are multiplied besides
         std::memset(query + rows * D, 0, spare * D * sizeof(float));
     }
 

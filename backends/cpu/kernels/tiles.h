@@ -18,6 +18,15 @@ struct Piece {
     }
 };
 
+// Tokens of a tile: so many that their heads fill whole groups of rows that are multiplied at once, or nearly do.
+constexpr int tile_tokens(int heads) {
+    int best = 1;
+    const auto filled = [=](int tokens) { return double(tokens * heads) / ((tokens * heads + AT_ONCE - 1) / AT_ONCE); };
+    for (int tokens = 1; tokens * heads <= TILE_ROWS; tokens++)
+        if (filled(tokens) >= filled(best)) best = tokens;
+    return best;
+}
+
 // Every thread works out the same shares. CUT: whether tiles may be cut.
 template <int H, int G, bool CUT, class F, class Blocks>
 class Shares {
@@ -41,7 +50,7 @@ public:
             for (int g = 0; g < G; g++)
                 for (int h = 0; h < SHARE; h += MOST)
                     for (int64_t t = tokens.starts[run], next; t < tokens.starts[run + 1]; t = next) {
-                        next = std::min<int64_t>(t + TILE_ROWS / MOST, tokens.starts[run + 1]);
+                        next = std::min<int64_t>(t + tile_tokens(MOST), tokens.starts[run + 1]);
                         const int32_t end = blocks.end(t), first = f.first(tokens.position[t]) / BLOCK;
                         const int32_t last = int32_t(f.last(tokens.position[next - 1], end) / BLOCK);
                         const Piece piece{t, start, int(next - t), g, g * SHARE + h, std::min(SHARE - h, MOST), end, first, last};
