@@ -14,7 +14,7 @@ from llmc.backends.cpu.generate import Generator
 from llmc.backends.cpu.names import comment, literal
 from llmc.backends.cpu.plan import CTYPES, Buffer, Plan, Statement
 from llmc.backends.cpu.targets import Target
-from llmc.ir.program import type_of
+from llmc.ir.program import Program, type_of
 from llmc.runtime.contract import BLOCK
 from llmc.runtime.limits import input_specs
 
@@ -81,7 +81,14 @@ def constants(g: Generator) -> str:
         f"constexpr int CACHES = {len(g.caches.floats)};",
         f"constexpr int64_t CACHE_FLOATS[] = {{{floats}}};  // of a block, for each cache",
         f"constexpr int64_t PARTIAL = partial_floats({g.caches.widest});",
+        f"constexpr bool PARTED = {str(parted(g.program)).lower()};  // whether a step may be cut between sequences",
     ])
+
+
+def parted(program: Program) -> bool:
+    """Whether some sequences of a step can be computed as if they were all: there is no cache, and no row is asked for by its
+    place among the step's tokens."""
+    return program.whole_sequences and all(type_of(node).rows != "R" for node in program.nodes)
 
 
 def interface(g: Generator) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.base import Side
-from benchmarks.peers.padded import PaddedEncoder
+from benchmarks.peers.padded import PaddedEncoder, Rectangle
 
 SIDES = (Side("onnxruntime-int8", "ONNX Runtime int8", "onnxruntime_cpu", "int8", "int8", encoder=True, decoder=False),)
 PACKAGES = ["onnxruntime", "onnx", "onnxscript", "onnx-ir", "protobuf", "flatbuffers", "ml-dtypes", "sympy"]
@@ -27,7 +29,7 @@ def launch(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 class PeerEngine(PaddedEncoder):
-    """A session for each copy."""
+    """Of each copy a session that takes all threads, and one that runs on those that call it."""
 
     @staticmethod
     def build(checkpoint: Path, variant: str, target: Path) -> None:
@@ -66,10 +68,20 @@ class PeerEngine(PaddedEncoder):
     def load(self, model: Path, copies: int, threads: int) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.sessions = [onnxruntime.InferenceSession(str(model), options) for _ in range(copies)]
+        def sessions(threads: int) -> list[Any]:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            return [onnxruntime.InferenceSession(str(model), options) for _ in range(copies)]
+
+        self.together, self.alone = sessions(threads), sessions(1)
+        self.callers = ThreadPoolExecutor(threads)
         self.vocab = 30000
 
     def forward(self, copy: int, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
-        self.sessions[copy].run(None, {"input_ids": ids, "attention_mask": mask})
+        self.together[copy].run(None, {"input_ids": ids, "attention_mask": mask})
+
+    def forward_apart(self, copy: int, rectangles: list[Rectangle]) -> None:
+        def one(rectangle: Rectangle) -> None:
+            self.alone[copy].run(None, dict(zip(("input_ids", "attention_mask"), rectangle, strict=True)))
+
+        list(self.callers.map(one, rectangles))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.base import Side
 from benchmarks.peers.openvino_cpu import compiled, installed, launched
-from benchmarks.peers.padded import PaddedEncoder
+from benchmarks.peers.padded import PaddedEncoder, Rectangle
 
 SIDES = (Side("openvino-encoder-int8", "OpenVINO int8", "openvino_encoder", "int8", "int8", encoder=True, decoder=False),)
 
@@ -23,7 +23,7 @@ def launch(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 class PeerEngine(PaddedEncoder):
-    """A compiled model for each copy."""
+    """Of each copy a compiled model whose requests take all threads, and one with a stream for each thread."""
 
     @staticmethod
     def build(checkpoint: Path, variant: str, target: Path) -> None:
@@ -47,10 +47,24 @@ class PeerEngine(PaddedEncoder):
         openvino.save_model(quantized, target / "model.xml")
 
     def load(self, model: Path, copies: int, threads: int) -> None:
-        self.requests = [compiled(model / "model.xml", threads).create_infer_request() for _ in range(copies)]
+        from openvino import AsyncInferQueue
+
+        path = model / "model.xml"
+        self.requests = [compiled(path, threads).create_infer_request() for _ in range(copies)]
+        self.queues = [AsyncInferQueue(compiled(path, threads, streams=threads), threads) for _ in range(copies)]
         self.typed = any(port.get_any_name() == "token_type_ids" for port in self.requests[0].model_inputs)
         self.vocab = 30000
 
-    def forward(self, copy: int, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+    def given(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The model's inputs by name."""
         types = {"token_type_ids": np.zeros_like(ids)} if self.typed else {}
-        self.requests[copy].infer({"input_ids": ids, "attention_mask": mask, **types}, share_inputs=True, share_outputs=True)
+        return {"input_ids": ids, "attention_mask": mask, **types}
+
+    def forward(self, copy: int, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+        self.requests[copy].infer(self.given(ids, mask), share_inputs=True, share_outputs=True)
+
+    def forward_apart(self, copy: int, rectangles: list[Rectangle]) -> None:
+        inputs = [self.given(*rectangle) for rectangle in rectangles]  # kept until they were read
+        for given in inputs:
+            self.queues[copy].start_async(given, share_inputs=True)
+        self.queues[copy].wait_all()

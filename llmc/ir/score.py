@@ -137,6 +137,8 @@ def apply(kind: str, *args: ScoreExpr) -> ScoreExpr:
     if kind == "logical_or":
         kept = tuple(dict.fromkeys(arg for arg in args if arg != FALSE))
         return TRUE if TRUE in args else FALSE if not kept else kept[0] if len(kept) == 1 else ScoreExpr(kind, kept)
+    if kind in ("ge", "gt") and args[0] in (Q, K) and args[1].kind == "const":  # positions begin at 0
+        return TRUE if FUNCTIONS[kind][1](torch.tensor(0), torch.tensor(args[1].value)) else ScoreExpr(kind, args)
     return ScoreExpr(kind, args)
 
 

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from llmc.errors import InputError
 from llmc.runtime.contract import POSITION, Batch, Context, Executable
-from llmc.runtime.sequences import STEP_TOKENS
+
+WHOLE_TOKENS = 4096
+"""Most tokens that one step of whole sequences is given, unless one has more: a step ends when its last thread does, so few are
+better than many, and there is no cache that grows with them."""
 
 Inputs = Mapping[str, Sequence[NDArray[np.int64]]]
 """Of each input of a program, a number for each token of each sequence."""
@@ -20,7 +23,7 @@ Inputs = Mapping[str, Sequence[NDArray[np.int64]]]
 def run_whole(
     lease: Callable[[int], AbstractContextManager[Context]], executable: Executable, inputs: Inputs
 ) -> dict[str, list[NDArray[Any]]]:
-    """Each output by name for each sequence, `[len, ...]` or, of rows S, `[...]`; steps of STEP_TOKENS at most, or of one."""
+    """Each output by name for each sequence, `[len, ...]` or, of rows S, `[...]`; steps of WHOLE_TOKENS at most, or of one."""
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in executable.outputs}
     lengths = [len(ids) for ids in inputs["input_ids"]]
     if not lengths:
@@ -39,7 +42,7 @@ def groups(lengths: Sequence[int]) -> Iterator[slice]:
     """Which sequences, one after the other, are stepped together."""
     start = tokens = 0
     for index, length in enumerate(lengths):
-        if index > start and tokens + length > STEP_TOKENS:
+        if index > start and tokens + length > WHOLE_TOKENS:
             yield slice(start, index)
             start, tokens = index, 0
         tokens += length

@@ -1,6 +1,7 @@
 """Sentences of mixed length in rectangles."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +16,21 @@ class Counting(PaddedEncoder):
     def forward(self, copy, ids, mask):
         self.seconds += 1 + (ids.size > 500) * ids.size  # whatever is called often, or is large
 
+    def forward_apart(self, copy, rectangles):
+        began = self.seconds
+        for rectangle in rectangles:
+            self.forward(copy, *rectangle)
+        self.seconds = began + self.apart_takes * (self.seconds - began)
 
-def test_sentences_are_read_as_many_at_a_time_as_is_fastest(monkeypatch):
+
+@pytest.mark.parametrize(("apart_takes", "ending"), [(2.0, ""), (0.5, ", on each thread")])
+def test_sentences_are_read_as_many_at_a_time_as_is_fastest(apart_takes, ending, monkeypatch):
     engine = Counting()
+    engine.apart_takes = apart_takes
     monkeypatch.setattr("benchmarks.peers.padded.time.perf_counter", lambda: engine.seconds)
     engine.prepare(workload("encode-64"), 1)
     assert {len(ids) for ids, _ in engine.rectangles} == {1}
-    assert engine.tune() == "4 sentences at a time"
+    assert engine.tune() == f"4 sentences at a time{ending}"
     assert {len(ids) for ids, _ in engine.rectangles} == {4} and all(ids.dtype == np.int64 for ids, _ in engine.rectangles)
 
 

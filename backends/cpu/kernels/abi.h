@@ -1,8 +1,9 @@
 // The C interface (llmc.h) of a generated model. Included at the end of model.cpp, which defines: ARENA (bytes a row of
 // activations), FEW (rows), FEW_SHARED and FEW_OWN (bytes a row up to so many), WEIGHT_BYTES, CACHES and CACHE_FLOATS (floats a
-// block of each cache), PARTIAL (floats that attention leaves of a chunk), INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and
-// forward().
+// block of each cache), PARTIAL (floats that attention leaves of a chunk), PARTED (whether a step may be cut between sequences),
+// INPUTS, OUTPUTS and their counts, BLOCK, Model, bind() and forward().
 #include "largest.h"
+#include "parts.h"
 
 namespace {
 
@@ -49,6 +50,29 @@ char* room(char*& memory, int64_t& capacity, int64_t rows, int64_t bytes) {
 void rank(const float* entries, int64_t count, int64_t width, Largest* found, Team team) {
     for (int64_t i = 0; i < count; i++)
         found[i * team.size + team.id] = largest_of(entries + i * width, team.start(width), team.stop(width));
+}
+
+// f(team) on each of so many threads.
+template <class F>
+void on_threads(int threads, F f) {
+    if (threads == 1) return f(Team{0, 1});   // without OpenMP, whose threads are lost when a process forks
+#pragma omp parallel num_threads(threads)
+    f(Team{omp_get_thread_num(), omp_get_num_threads()});
+}
+
+// The step by parts, if it has parts that are about a thread's share; whether it was done.
+bool step_parted(Context& context, const LlmcBatch& batch) {
+    if (!PARTED || batch.largest) return false;
+    Parts parts(batch, context.threads);
+    if (!parts.fair(context.threads)) return false;
+    parts.rebase();
+    const int64_t bytes = std::max(ARENA, FEW_SHARED + FEW_OWN), each = parts.tokens * bytes;   // for a thread
+    char* arena = room(context.arena, context.capacity, parts.tokens * context.threads, bytes);
+    on_threads(context.threads, [&](Team team) {
+        parts.take<INPUTS_COUNT, OUTPUTS_COUNT>(INPUTS, OUTPUTS, arena + team.id * each,
+                                                [&](const Step& step) { forward(*context.model, step, Team{0, 1}); });
+    });
+    return true;
 }
 
 template <class F>
@@ -107,6 +131,7 @@ void llmc_free_context(void* context) { delete static_cast<Context*>(context); }
 int llmc_step(void* handle, const LlmcBatch* batch) {
     Context& context = *static_cast<Context*>(handle);
     return guarded([&] {
+        if (step_parted(context, *batch)) return;
         const int64_t rows = std::max(batch->tokens, batch->rows);
         const int64_t bytes = rows <= FEW ? FEW_SHARED + context.threads * FEW_OWN : ARENA;   // of a row
         room(context.arena, context.capacity, rows, bytes);
@@ -135,22 +160,14 @@ int llmc_step(void* handle, const LlmcBatch* batch) {
             {batch->tokens, batch->position, batch->run, batch->tables, batch->width, batch->starts, batch->runs},
             batch->rows, batch->out_rows, batch->inputs, outputs, context.caches, context.arena, rows,
             reinterpret_cast<float*>(context.partials), chunks};
-        const auto run = [&](Team team) {
+        int size = 1;
+        on_threads(context.threads, [&](Team team) {
+            if (team.id == 0) size = team.size;
             forward(*context.model, step, team);
             if (!found) return;
             step.barrier(team);
             rank(static_cast<const float*>(outputs[batch->ranked]), count, width, found, team);
-        };
-        int size = 1;
-        if (context.threads == 1) {   // without OpenMP, whose threads are lost when a process forks
-            run(Team{0, 1});
-        } else {
-#pragma omp parallel num_threads(context.threads)
-            {
-                if (omp_get_thread_num() == 0) size = omp_get_num_threads();
-                run(Team{omp_get_thread_num(), omp_get_num_threads()});
-            }
-        }
+        });
         for (int64_t i = 0; found && i < count; i++) batch->largest[i] = combined(found + i * size, size).place();
     });
 }

@@ -16,12 +16,15 @@ inline int64_t stamp_now() {
     return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The step begins.
-inline void stamp(Team team) { stamps.times[team.id * stamps.width] = stamp_now(); }
+// A thread that has a part of a step for itself is a team of one: so OpenMP is asked which it is.
+inline int64_t* stamps_of_thread() { return stamps.times + omp_get_thread_num() * stamps.width; }
+
+// The step, or a part of it, begins.
+inline void stamp(Team) { *stamps_of_thread() = stamp_now(); }
 
 // All since the last stamp was a span.
-inline void stamp(Team team, int64_t span) {
-    int64_t* row = stamps.times + team.id * stamps.width;
+inline void stamp(Team, int64_t span) {
+    int64_t* row = stamps_of_thread();
     const int64_t now = stamp_now();
     row[1 + span] += now - row[0];
     row[0] = now;

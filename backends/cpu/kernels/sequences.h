@@ -27,13 +27,49 @@ struct Among {
     }
 };
 
+// Of two rows the elements whose place has bit S: the first's stay, the second's go S places up (HIGH: the first's down, the
+// second's stay).
+template <int S, bool HIGH, int... I>
+inline Part mixed(Part a, Part b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (HIGH ? (I & S ? WIDTH + I : I + S) : (I & S ? WIDTH + I - S : I))...);
+}
+
+// Rows to columns: WIDTH rows of as many elements.
+template <int S = 1>
+inline void transpose(Part rows[WIDTH]) {
+    if constexpr (S < WIDTH) {
+        constexpr std::make_integer_sequence<int, WIDTH> places;
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++)
+            if (!(i & S)) {
+                const Part low = mixed<S, false>(rows[i], rows[i + S], places);
+                rows[i + S] = mixed<S, true>(rows[i], rows[i + S], places);
+                rows[i] = low;
+            }
+        transpose<2 * S>(rows);
+    }
+}
+
 // Keys of the step by blocks of positions, [G][D][count] each; after the last, BLOCK floats more may be read.
 template <int G, int D>
 void pack_keys(const float* x, int64_t stride, float* packed, const Tokens& tokens, Team team) {
-    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
+    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count);) {
         const Among block(tokens, t, tokens.position[t] / BLOCK);
-        float* to = packed + block.first * G * D + (t - block.first);
-        for (int i = 0; i < G * D; i++) to[i * block.count] = x[t * stride + i];
+        const int64_t stop = std::min(block.first + block.count, team.stop(tokens.count));
+        float* to = packed + block.first * G * D - block.first;
+        for (; t + WIDTH <= stop; t += WIDTH) {
+            int i = 0;
+            for (; i + WIDTH <= G * D; i += WIDTH) {
+                Part rows[WIDTH];
+                for (int r = 0; r < WIDTH; r++) rows[r] = *reinterpret_cast<const LoosePart*>(x + (t + r) * stride + i);
+                transpose(rows);
+                for (int r = 0; r < WIDTH; r++) *reinterpret_cast<LoosePart*>(to + (i + r) * block.count + t) = rows[r];
+            }
+            for (; i < G * D; i++)
+                for (int r = 0; r < WIDTH; r++) to[i * block.count + t + r] = x[(t + r) * stride + i];
+        }
+        for (; t < stop; t++)
+            for (int i = 0; i < G * D; i++) to[i * block.count + t] = x[t * stride + i];
     }
 }
 

@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <type_traits>
 #include <utility>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)

@@ -30,6 +30,7 @@ class Tile {
     float base[ROWS], mine[ROWS], other[ROWS];
     int32_t position[ROWS], last[ROWS];
     const int first_head, heads, rows;
+    bool fresh;   // nothing is in `sofar`, not even sinks
     const F f;
 
     // Of a chunk, or of all so far: sums [ROWS][WIDE], of weights [ROWS], and the largest scores [ROWS].
@@ -42,7 +43,7 @@ public:
     // Heads from first_head on of `count` queries q, [stride] apart, from position p on; sinks may be null.
     Tile(const float* q, int64_t stride, const float* sinks, float scale, int first_head, int heads, int count, int32_t p,
          int32_t end, F f)
-        : first_head(first_head), heads(heads), rows(count * heads), f(f) {
+        : first_head(first_head), heads(heads), rows(count * heads), fresh(!sinks), f(f) {
         for (int r = 0; r < rows; r++) {
             const int h = first_head + r % heads;
             for (int i = 0; i < D; i++) query[r * D + i] = q[r / heads * stride + h * D + i] * scale;
@@ -76,7 +77,7 @@ public:
         }
         bool all_in[CHUNK / BLOCK];
         for (int b = 0; b < count; b++) all_in[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
-        exponentials(from, to, count * BLOCK, partial);
+        exponentials(from, to, std::min(count * BLOCK, last[to - 1] - first * BLOCK + 1), partial);
         for (int b = 0; b < count; b++) {
             const Block& now = block[b];
             const char* ahead = next + b < final ? blocks(next + b).keys : blocks(begin + b).keys + D * BLOCK * kept_bytes(kept_keys);
@@ -109,8 +110,13 @@ public:
 
     template <class Blocks>
     void add(int32_t c, const Blocks& blocks) {
-        weigh(c, blocks, part);
-        fold(c, part);
+        if (fresh && having(c) == std::pair(0, rows)) {   // folding into nothing changes no bit
+            weigh(c, blocks, sofar);
+        } else {
+            weigh(c, blocks, part);
+            fold(c, part);
+        }
+        fresh = false;
     }
 
     // y: all heads of the queries, [stride] apart.
@@ -141,10 +147,21 @@ private:
     }
 
     // The scores of rows with a block that begins at k0 from their products, -infinity for keys that are left out; whether none
-    // is.
+    // is of those up to the last that any row admits.
     bool score(int from, int to, int32_t k0, int at) {
         const bool inside = F::everything && f.first(position[to - 1]) <= k0 && k0 + BLOCK - 1 <= last[from];
         if (inside && F::plain) return true;
+        if (F::everything && f.first(position[to - 1]) <= k0 && last[from] == last[to - 1]) {   // as in a whole sequence
+            const int keys = last[from] - k0 + 1;
+            for (int r = from; r < to; r++) {
+                float* row = s + r * CHUNK + at;
+                for (int j = 0; j < BLOCK; j++) {
+                    const float value = f.score(row[j], first_head + r % heads, position[r], k0 + j);
+                    row[j] = j < keys ? value : -INFINITY;
+                }
+            }
+            return true;
+        }
         int32_t every = -1;
         for (int r = from; r < to; r++) {
             const int h = first_head + r % heads;
@@ -165,7 +182,8 @@ private:
         return every;
     }
 
-    // Scores to weights under the largest of the chunk. Where all are -infinity there is nothing to subtract.
+    // The scores with so many keys, and those that fill their last vector, to weights under the largest of the chunk. Where all are
+    // -infinity there is nothing to subtract.
     void exponentials(int from, int to, int keys, float* partial) {
         for (int r = from; r < to; r++) {
             const float* row = s + r * CHUNK;

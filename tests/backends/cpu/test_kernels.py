@@ -12,6 +12,7 @@ from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.build import KERNELS
 from llmc.backends.cpu.score import number
 from llmc.backends.cpu.source import CONTRACT
+from llmc.backends.cpu.targets import TARGETS, best
 from llmc.backends.eager.backend import EagerBackend
 from llmc.ir import ops
 from llmc.ir.weights import Stored
@@ -20,6 +21,8 @@ from tests.backends.cpu.programs import agree, program, rounded, step, weight
 INF, NAN = float("inf"), float("nan")
 EDGES = [-INF, -1e30, -1e4, -104.0, -100.0, -88.0, -87.5, -1.0, -0.0, 0.0, 1e-20, 88.0, 88.5, 88.722, 88.73, 95.0, 1e30, INF,
          NAN]  # fmt: skip
+
+USUAL = sorted({best().name, "avx2", "portable"} - {target.name for target in TARGETS.values() if target.lacking})
 
 UNARY = {
     **{name: (lambda e, x, o=o: e.op(o, x)) for name, o in ops.UNARY.items()},
@@ -94,6 +97,21 @@ def test_functions_of_e_are_accurate_on_either_side_of_their_seams(op, exact):
     want = exact(x.numpy().astype(np.float64))
     assert np.abs(got - want).max() < 1.5e-7
     assert np.abs(got / want - 1)[want != 0].max() < 3e-7
+
+
+@pytest.mark.parametrize("target", USUAL)
+def test_gelu_is_accurate_for_all_sizes_of_numbers(target):
+    """Beside the exact one: to 3e-7 relative from -1 on, and below to a part of the number that went in."""
+    sizes = np.concatenate([np.logspace(-44, 38, 3000), np.linspace(0.01, 6, 3000), [0.0, 5.7, 1e-45, 3.4e38]])
+    x = np.concatenate([sizes, -sizes]).astype(np.float32)
+    made = program(lambda e, ids: e.op(ops.gelu, edges(e, ids, x.tolist()), approximate="none"))
+    got = step(CpuBackend().for_target(target).lower(made), [0])["logits"][0].astype(np.float64)
+    wide = x.astype(np.float64)
+    want = 0.5 * wide * np.vectorize(math.erfc)(-wide / math.sqrt(2))
+    error, least = np.abs(got - want), 1e-44  # steps of numbers without a leading one
+    assert (error <= 3e-7 * np.abs(want) + least)[x >= -1].all()
+    assert (error <= 1e-7 * np.abs(wide) + least).all()
+    assert (np.signbit(got) == np.signbit(x)).all() and (got[x < -5.7] == 0).all()
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 1e-40, 3, -(2**63), 2**62, True])

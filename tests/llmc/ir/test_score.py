@@ -79,6 +79,14 @@ def test_window_is_the_number_of_keys_that_can_be_admitted(condition, expected):
     assert window(apply("logical_and", CAUSAL, condition)) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "always"), [("ge", 0, True), ("gt", 0, False), ("gt", -0.5, True), ("ge", 0.5, False)]
+)
+def test_what_every_position_is_says_nothing(kind, value, always):
+    """As the masks of encoders do."""
+    assert all((apply(kind, position, const(value)) == TRUE) is always for position in (Q, K))
+
+
 def test_equality_with_a_fraction_admits_nothing():
     low, high = distances(apply("eq", DISTANCE, const(2.5)))
     assert low > high and implies_causal(apply("eq", EARLIER, const(2.5)))
