@@ -42,10 +42,11 @@ def llmc_recipes(register: Callable[[str, list[Any], str], None]) -> None:
     register("none", [], "The graph as it was captured, op by op; to compare with.")
     register("fuse", FUSE, "Raise and merge; weights stay as they are, no number changes beyond rounding.")
     register("bf16", [*FUSE, "cast-bfloat16"], "Weights and what they are multiplied with in bfloat16: half of the bytes.")
-    register("int8", [*FUSE, {"name": "quantize", "bits": 8}], "Weights and activations in 8 bits: a quarter of the bytes.")
+    eight = {"name": "quantize", "bits": 8}
+    register("int8", [*FUSE, eight, "fuse-rounding"], "Weights and activations in 8 bits: a quarter of the bytes.")
     four = {"name": "quantize", "bits": 4, "group_size": 32, "embeddings": True}
     register(
         "int4",
-        [*FUSE, four],
+        [*FUSE, four, "fuse-rounding"],
         "Weights in 4 bits by groups of 32, head and tables too; activations in 8: a seventh of the bytes.",
     )

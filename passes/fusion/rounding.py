@@ -21,7 +21,7 @@ class FuseRounding(Pass):
     Before:  linear(rms_norm(x, w), W: int8, activations="int8")
     After:   linear(rounded_rms_norm(x, w, to="int8"), W: int8, activations="int8")
 
-    No bit changes: linear layers round what is rounded to itself.
+    No bit changes: linear layers round what is rounded to itself. What is made by anything else is rounded by its readers.
     """
 
     name = "fuse-rounding"
@@ -33,6 +33,8 @@ class FuseRounding(Pass):
         rounding = [n for n in editor.nodes if n.target is ops.linear and n.kwargs.get("activations", "float32") != "float32"]
         for value in dict.fromkeys(node.args[0] for node in rounding):
             maker = maker_of(value)  # type: ignore[arg-type]
+            if maker.target not in ops.ROUNDED:
+                continue
             reason = obstacle(value, maker)  # type: ignore[arg-type]
             if reason:
                 ctx.refused(origin_of(maker), reason)
@@ -58,8 +60,8 @@ def maker_of(value: Node) -> Node:
 
 def obstacle(value: Node, maker: Node) -> str | None:
     """Why the rows cannot be rounded where they are made, or None."""
-    if maker.target not in ops.ROUNDED or (maker is value and maker.target in WITH_SUM):
-        return f"there is no op that gives what '{maker.name}' does rounded"
+    if maker is value and maker.target in WITH_SUM:
+        return f"'{maker.name}' gives a sum and its norm, and only norms are rounded"
     others = [user for user in value.users if user.target is not ops.linear]
     if others:
         return f"'{others[0].name}' reads it as it is"

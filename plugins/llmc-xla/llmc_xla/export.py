@@ -7,6 +7,7 @@ from typing import Any
 import jax.export
 
 from llmc.ir.program import Program
+from llmc.runtime.lowering import lower
 from llmc_xla.backend import XlaBackend
 from llmc_xla.executable import XlaExecutable, semantics
 from llmc_xla.shapes import Shape
@@ -19,7 +20,7 @@ def export(model: XlaExecutable | Program, platform: str = "tpu", shape: Shape |
     `shapes.arrays`. Read it by
     `jax.export.deserialize`, and call it within `executable.semantics()`, for its ids are int64.
     """
-    executable = XlaBackend().lower(model) if isinstance(model, Program) else model
+    executable: Any = lower(XlaBackend(), XlaBackend.name, model).executable if isinstance(model, Program) else model
     with semantics():
         arguments = executable.arguments(shape or executable.smallest)
         exported: Any = jax.export.export(executable.function, platforms=[platform])(*arguments)

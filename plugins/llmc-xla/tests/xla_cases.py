@@ -21,6 +21,7 @@ from llmc.ir.program import Program
 from llmc.ir.weights import Stored
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
+from llmc.runtime.lowering import lower
 
 TINY_LM = Path(__file__).parents[3] / "examples" / "tiny_lm" / "model"
 
@@ -71,4 +72,4 @@ def chunked(executable: Any, ids: list[int], size: int = 10**6) -> Any:
 
 def lowered(program: Program) -> Any:
     """Its executable."""
-    return XlaBackend().lower(program)
+    return lower(XlaBackend(), XlaBackend.name, program).executable

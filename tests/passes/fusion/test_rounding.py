@@ -74,7 +74,6 @@ def rounded_twice(m):
 
 
 LEFT_ALONE = {
-    "no-maker": (lambda m: product(m, other(m)), "no op that gives what 'sin"),
     "read-besides": (read_besides, "'add' reads it as it is"),
     "rounded-in-two-ways": (rounded_twice, "in different ways"),
 }
@@ -102,3 +101,9 @@ def test_rounding_what_is_rounded_changes_no_bit():
     rows = torch.randn(999, 50, generator=torch.Generator().manual_seed(3)) * torch.logspace(-30, 30, 999)[:, None]
     once = ops.round_rows(rows, to="int8")
     assert not torch.equal(once, rows) and torch.equal(ops.round_rows(once, to="int8"), once)
+
+
+def test_rows_of_other_ops_are_no_matter_of_this_pass(run_pass):
+    before = program(lambda m: product(m, other(m)))
+    after, ctx = run_pass(FuseRounding(), before)
+    assert after is before and not ctx.refusals
