@@ -212,7 +212,7 @@ class Generator:
     def move(self, node: Node, source: Location, target: Location) -> None:
         """Copy a value, row by row."""
         count, size = self.count(node), f"{target.width} * sizeof({CTYPES[target.buffer.dtype]})"
-        to, start = f"{target.pointer} + r * {target.width}", f"{source.pointer} + r * {source.stride}"
+        to, start = f"{target.pointer} + r * {target.stride}", f"{source.pointer} + r * {source.stride}"
         text = f"{row_loop(count)}\n    std::memcpy({to}, {start}, {size});"
         self.add(node, text, target, rows=count, reads=[source], note="")
 

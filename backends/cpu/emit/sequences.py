@@ -25,12 +25,10 @@ ROWS = {"first": "step.tokens.starts[r]", "last": "step.tokens.starts[r + 1] - 1
 def attention_whole(g: Generator, node: Node, query: Location, key: Location, sinks_at: int) -> None:
     """An attention over keys and values of the step. sinks_at: their operand, which a bias may follow."""
     (heads, size), (groups, _), (_, width) = (type_of(arg).fixed for arg in node.args[:3])
-    packed = []
-    for slot, kind, wide, spare in ((1, "keys", size, BLOCK), (2, "values", width, LANES)):
-        x, to = key if slot == 1 else g.read(node, slot), g.scratch(f"{node.name}_{kind}", groups * wide + spare, "float32")
-        text = f"pack_{kind}<{groups}, {wide}>({x.pointer}, {x.stride}, {to.pointer}, step.tokens, team);"
-        g.add(node, text, to, rows="T", reads=[x], note="")
-        packed.append(to)
+    keys = g.scratch(f"{node.name}_keys", groups * size + BLOCK, "float32")
+    text = f"pack_keys<{groups}, {size}>({key.pointer}, {key.stride}, {keys.pointer}, step.tokens, team);"
+    g.add(node, text, keys, rows="T", reads=[key], note="")
+    values = g.read(node, 2) if width % LANES == 0 else with_room(g, node, g.read(node, 2))
     target, bias_at = g.new(node), sinks_at + 1
     sinks = g.plain(node, sinks_at) if given(node, sinks_at) else "nullptr"
     bias, biased = "Bias{}", "false"
@@ -39,9 +37,17 @@ def attention_whole(g: Generator, node: Node, query: Location, key: Location, si
     score, given_by = g.functor(node)
     kernel = g.kernel("sequences_impl.h", "attention_whole", heads, groups, size, width, biased, score, given=given_by)
     scale = number(float(node.kwargs["scale"]))  # type: ignore[arg-type]
-    args = (f"{query.pointer}, {query.stride}, {packed[0].pointer}, {packed[1].pointer}, {sinks}, {bias}, {scale}, "
+    args = (f"{query.pointer}, {query.stride}, {keys.pointer}, {values.pointer}, {values.stride}, {sinks}, {bias}, {scale}, "
             f"{target.pointer}, step, team")  # fmt: skip
-    g.add(node, f"{kernel}({args});", target, reads=[query, *packed])
+    g.add(node, f"{kernel}({args});", target, reads=[query, keys, values])
+
+
+def with_room(g: Generator, node: Node, values: Location) -> Location:
+    """Values copied to where a vector more can be read."""
+    buffer = g.buffer(f"{node.name}_values", values.width + LANES, "float32")
+    target = Location(buffer, 0, values.width)
+    g.move(node, values, target)
+    return target
 
 
 @emits("pool")

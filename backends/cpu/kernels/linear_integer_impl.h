@@ -119,9 +119,25 @@ struct IntegerProduct {
 
     template <int ROWS, int PANELS>
     void put(int64_t panel, int64_t r0, const Lanes acc[ROWS][PANELS]) const {
-        for (int p = 0; p < PANELS; p++)
-            for (int r = 0; r < ROWS; r++)
-                put_lanes<N>(acc[r][p] * all(x.scale[r0 + r]), bias, y + (r0 + r) * N, (panel + p) * LANES);
+        const float *const scales = x.scale + r0, *const biases = bias;   // read once: what is stored could be where they are
+        float* const to = y + r0 * N;
+        if constexpr (N % LANES == 0) {
+            Lanes added[PANELS];
+            for (int p = 0; p < PANELS && biases; p++) added[p] = load(biases + (panel + p) * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                const Lanes scale = all(scales[r]);
+#pragma GCC unroll 4
+                for (int p = 0; p < PANELS; p++) {
+                    const Lanes v = acc[r][p] * scale;
+                    store(to + r * N + (panel + p) * LANES, biases ? v + added[p] : v);
+                }
+            }
+        } else {
+            for (int p = 0; p < PANELS; p++)
+                for (int r = 0; r < ROWS; r++)
+                    put_lanes<N>(acc[r][p] * all(scales[r]), biases, to + r * N, (panel + p) * LANES);
+        }
     }
 
     void prepare(int64_t r0, int rows, int32_t* minus) const {

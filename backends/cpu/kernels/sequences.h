@@ -73,21 +73,11 @@ void pack_keys(const float* x, int64_t stride, float* packed, const Tokens& toke
     }
 }
 
-// Values of the step by blocks of positions, [G][count][D] each; after the last, LANES floats more may be read.
-template <int G, int D>
-void pack_values(const float* x, int64_t stride, float* packed, const Tokens& tokens, Team team) {
-    for (int64_t t = team.start(tokens.count); t < team.stop(tokens.count); t++) {
-        const Among block(tokens, t, tokens.position[t] / BLOCK);
-        for (int g = 0; g < G; g++)
-            std::memcpy(packed + block.first * G * D + (g * block.count + t - block.first) * D, x + t * stride + g * D,
-                        D * sizeof(float));
-    }
-}
-
-// Over packed keys and values. BIASED: with a bias. F: see Tile.
+// Over packed keys, and values [G][DV] of each token, `value_stride` apart; of the last one, what fills its last vector may be
+// read. BIASED: with a bias. F: see Tile.
 template <int H, int G, int D, int DV, bool BIASED, class F>
-void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, Bias bias,
-                     float scale, float* y, const Step& step, Team team);
+void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, int64_t value_stride,
+                     const float* sinks, Bias bias, float scale, float* y, const Step& step, Team team);
 
 enum class Pooled { sum, mean, max };
 

@@ -5,10 +5,11 @@
 
 namespace llmc {
 
-// Where the blocks of packed keys and values lie.
+// Where the blocks of packed keys, and of values, lie.
 template <int G, int D, int DV>
 struct PackedBlocks {
     const float *keys, *values;
+    int64_t value_stride;
     const Tokens& tokens;
 
     struct Row {
@@ -18,9 +19,10 @@ struct PackedBlocks {
         int group;
         Block operator()(int32_t b) const {
             const Among among(blocks.tokens, token, b);
-            const int64_t row = among.first * G + group * among.count;  // in rows of D, or DV
-            return {reinterpret_cast<const char*>(blocks.keys + row * D), among.count,
-                    reinterpret_cast<const char*>(blocks.values + row * DV), DV, nullptr, nullptr};
+            const float* keys = blocks.keys + (among.first * G + group * among.count) * D;
+            const float* values = blocks.values + among.first * blocks.value_stride + group * DV;
+            return {reinterpret_cast<const char*>(keys), among.count, reinterpret_cast<const char*>(values), blocks.value_stride,
+                    nullptr, nullptr};
         }
     };
     Row of(int64_t t, int g) const { return {*this, t, g}; }
@@ -35,9 +37,9 @@ struct Biased : F {
 };
 
 template <int H, int G, int D, int DV, bool BIASED, class F>
-void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, const float* sinks, Bias bias,
-                     float scale, float* y, const Step& step, Team team) {
-    const PackedBlocks<G, D, DV> blocks{keys, values, step.tokens};
+void attention_whole(const float* q, int64_t stride, const float* keys, const float* values, int64_t value_stride,
+                     const float* sinks, Bias bias, float scale, float* y, const Step& step, Team team) {
+    const PackedBlocks<G, D, DV> blocks{keys, values, value_stride, step.tokens};
     if constexpr (BIASED)
         attend<H, G, D, DV, false>(q, stride, blocks, sinks, scale, y, step, team, Biased<F>{F{}, bias});
     else
