@@ -60,8 +60,10 @@ def complete(executable: Executable, runs: list[list[int]], others: Mapping[str,
         raise InputError(f"this model reads no {unknown[0]}; it reads {', '.join(['input_ids', *read])}")
     inputs = {"input_ids": [np.array(ids, np.int64) for ids in runs]}
     for name in read:
-        given = others.get(name)
-        rows = [[0] * len(ids) for ids in runs] if given is None else given
+        rows = others.get(name)
+        if rows is None:
+            inputs[name] = [np.zeros(len(ids), np.int64) for ids in runs]
+            continue
         if len(rows) != len(runs) or any(len(row) != len(ids) for row, ids in zip(rows, runs, strict=False)):
             raise InputError(f"{name} must have a number for each token of each sequence")
         inputs[name] = [np.array(row, np.int64) for row in rows]

@@ -133,8 +133,8 @@ def check_prompts(
             raise InputError(f"prompt {index} is empty")
         if len(ids) > max_context:
             raise InputError(f"prompt {index} has {len(ids)} tokens; the model's context has {max_context}")
-        wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
-        if wrong is not None:
+        if min(ids) < 0 or max(ids) >= vocab_size:
+            wrong = next(token for token in ids if not 0 <= token < vocab_size)
             raise InputError(f"prompt {index} has token id {wrong}; ids of this model are 0 to {vocab_size - 1}")
         if padding in ids:
             raise InputError(f"prompt {index} has the id {padding}, which pads; batches need no padding, leave it out")

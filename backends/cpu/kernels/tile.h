@@ -44,14 +44,14 @@ public:
     Tile(const float* q, int64_t stride, const float* sinks, float scale, int first_head, int heads, int count, int32_t p,
          int32_t end, F f)
         : first_head(first_head), heads(heads), rows(count * heads), fresh(!sinks), f(f) {
-        for (int r = 0; r < rows; r++) {
-            const int h = first_head + r % heads;
-            for (int i = 0; i < D; i++) query[r * D + i] = q[r / heads * stride + h * D + i] * scale;
-            position[r] = p + r / heads;
-            last[r] = int32_t(f.last(position[r], end));
-            tops(sofar)[r] = sinks ? sinks[h] : -INFINITY;
-            weights(sofar)[r] = sinks ? 1.0f : 0.0f;
-        }
+        for (int t = 0, r = 0; t < count; t++)
+            for (int h = first_head; h < first_head + heads; h++, r++) {
+                for (int i = 0; i < D; i++) query[r * D + i] = q[t * stride + h * D + i] * scale;
+                position[r] = p + t;
+                last[r] = int32_t(f.last(position[r], end));
+                tops(sofar)[r] = sinks ? sinks[h] : -INFINITY;
+                weights(sofar)[r] = sinks ? 1.0f : 0.0f;
+            }
         std::memset(sofar, 0, rows * WIDE * sizeof(float));
         const int spare = rows > 4 ? std::min((rows + AT_ONCE - 1) / AT_ONCE * AT_ONCE, ROWS) - rows : 0;  // rows that are multiplied besides
         std::memset(query + rows * D, 0, spare * D * sizeof(float));
@@ -121,11 +121,11 @@ public:
 
     // y: all heads of the queries, [stride] apart.
     void put(float* y, int64_t stride) const {
-        for (int r = 0; r < rows; r++) {
-            const float inverse = 1.0f / weights(sofar)[r];
-            float* to = y + r / heads * stride + (first_head + r % heads) * DV;
-            for (int i = 0; i < DV; i++) to[i] = sofar[r * WIDE + i] * inverse;
-        }
+        for (int r = 0; r < rows; y += stride)
+            for (int h = first_head; h < first_head + heads; h++, r++) {
+                const float inverse = 1.0f / weights(sofar)[r];
+                for (int i = 0; i < DV; i++) y[h * DV + i] = sofar[r * WIDE + i] * inverse;
+            }
     }
 
 private:
