@@ -4,18 +4,16 @@
 
 namespace llmc {
 
-// e^x to 1e-7 relative (Cody and Waite's reduction, a polynomial of degree six).
-// 2^n is applied in two halves: so large x give infinity, small x a denormal number or zero; NaN stays NaN.
+// e^x to 1e-7 relative for x of -104 to 89 (Cody and Waite's reduction, a polynomial of degree six). 2^n is applied in two halves:
+// so large x give infinity, small x a denormal number or zero; NaN stays NaN.
 // I, U: whole numbers with and without a sign, as wide as V. Of NaN the exponent is anything, which only U may shift out.
 template <class V, class I, class U>
 inline V exponential(V x) {
     const V zero = {};  // what numbers are added to become vectors of themselves
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
-    V n = x * 1.44269504f + 12582912.0f;  // rounds to the nearest whole number
+    V n = madd(x, zero + 1.44269504f, zero + 12582912.0f);  // rounds to the nearest whole number
     const I power = __builtin_bit_cast(I, n) - 0x4B400000, half = power >> 1;
     n -= 12582912.0f;
-    const V r = madd(n, zero + 2.12194440e-4f, x - n * 0.693359375f);
+    const V r = madd(n, zero + 2.12194440e-4f, madd(n, zero - 0.693359375f, x));
     V p = madd(zero + 1.9875691e-4f, r, zero + 1.3981999e-3f);
     p = madd(p, r, zero + 8.3334519e-3f);
     p = madd(p, r, zero + 4.1665796e-2f);
@@ -25,9 +23,16 @@ inline V exponential(V x) {
     return p * __builtin_bit_cast(V, (U)(half + 127) << 23) * __builtin_bit_cast(V, (U)(power - half + 127) << 23);
 }
 
-inline float exp_(float x) { return exponential<float, int32_t, uint32_t>(x); }
+// Not less than e^x can be told from zero for, and not more than is infinite.
+template <class V>
+inline V bounded(V x) {
+    x = x < -104.0f ? -104.0f : x;
+    return x > 89.0f ? 89.0f : x;
+}
+
+inline float exp_(float x) { return exponential<float, int32_t, uint32_t>(bounded(x)); }
 inline Lanes exp_(const Lanes& x) {
-    return each([&](int i) { return exponential<Part, Whole, Words>(x.part[i]); });
+    return each([&](int i) { return exponential<Part, Whole, Words>(bounded(x.part[i])); });
 }
 
 // tanh to 2e-7 relative: an odd polynomial near zero, beyond that by e^2x.
@@ -80,7 +85,10 @@ constexpr A lowest() { return Limits::has_infinity ? -Limits::infinity() : Limit
 template <class A, class Limits = std::numeric_limits<A>>
 constexpr A highest() { return Limits::has_infinity ? Limits::infinity() : Limits::max(); }
 
-inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+inline float sigmoid_(float x) {
+    const float least = -std::fabs(x), e = exponential<float, int32_t, uint32_t>(least < -104.0f ? -104.0f : least);
+    return (x < 0 ? e : 1.0f) / (1.0f + e);
+}
 inline float silu_(float x) { return x * sigmoid_(x); }
 template <class A>
 inline A relu_(A x) { return x < 0 ? 0 : x; }  // so that NaN stays NaN, here and below
