@@ -15,7 +15,7 @@ from llmc.conformance.forms import chunked, prefill, ragged, relative_error
 from llmc.errors import CaptureError
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
-from tests.e2e.random_modules import MUTATIONS, VOCAB, MutantModel, RandomModel, plans
+from tests.e2e.random_modules import MUTATIONS, VOCAB, MutantModel, RandomModel, few_shapes, plans
 
 IDS = (torch.tensor([[3, 1, 4, 1, 5, 9, 2]]),)
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -41,7 +41,7 @@ def agree(plan) -> None:
             assert relative_error(values, reference) <= 1e-5, backend.name
 
 
-def agree_on(count: int, part: int) -> None:
+def agree_on(count: int, part: int, plans=plans) -> None:
     """So many modules; each part has others."""
 
     @seed(part)
@@ -55,7 +55,7 @@ def agree_on(count: int, part: int) -> None:
 
 @pytest.mark.parametrize("part", range(4))
 def test_random_modules_agree(part):
-    agree_on(6, part)
+    agree_on(4, part, few_shapes)
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_three_hundred_random_modules_agree(part):
     agree_on(30, part)
 
 
-@settings(max_examples=24, derandomize=True, **COMMON)
+@settings(max_examples=16, derandomize=True, **COMMON)
 @given(plans, st.sampled_from(MUTATIONS), st.integers(0, 2))
 def test_mutants_are_refused_with_the_node_named(plan, mutation, place):
     with pytest.raises(CaptureError, match=r"node '\w+'\).*\n  at random_modules\.py:\d+"):

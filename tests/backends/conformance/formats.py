@@ -91,8 +91,8 @@ def experts(format: str, activations: str) -> Make:
 
     def make(e: Editor, a: Node, b: Node) -> Node:
         chosen = e.op(ops.top_k_indices, e.op(ops.linear, b, weight(e, 3, WIDTH)), k=2)
-        matrices = e.weight(stored(format, 3 * 21, WIDTH), "experts")
-        return e.op(ops.expert_linear, a, chosen, matrices, weight(e, 3 * 21), experts=3, activations=activations)
+        matrices = e.weight(stored(format, 3 * VOCAB, WIDTH), "experts")
+        return e.op(ops.expert_linear, a, chosen, matrices, weight(e, 3 * VOCAB), experts=3, activations=activations)
 
     return make
 
@@ -102,9 +102,9 @@ def norm(format: str) -> Make:
 
 
 WEIGHTS: dict[tuple[str, str], Make] = {
-    **{("linear", name): product(name, 21, WIDTH, "float32") for name in FORMATS},
+    **{("linear", name): product(name, VOCAB, WIDTH, "float32") for name in FORMATS},
     **{("linear-long", name): product(name, 18, 333, "float32") for name in FORMATS},
-    **{("linear-int8", name): product(name, 21, WIDTH, "int8") for name in FORMATS},
+    **{("linear-int8", name): product(name, VOCAB, WIDTH, "int8") for name in FORMATS},
     **{("linear-int8-long", name): product(name, 18, 333, "int8") for name in FORMATS},
     **{("linear-bfloat16", name): product(name, 18, 333, "bfloat16") for name in FORMATS},
     **{("embedding", name): table(name) for name in FORMATS},
@@ -114,7 +114,7 @@ WEIGHTS: dict[tuple[str, str], Make] = {
     **{("experts-bfloat16", name): experts(name, "bfloat16") for name in ("f32", "bf16")},
     **{("norm", name): norm(name) for name in DENSE},
 }
-"""By what the weight is for, and its format."""
+"""By what the weight is for, and its format. Of one shape where they can be: a backend may have one kernel for several."""
 
 
 def rounds(use: str, format: str) -> bool:

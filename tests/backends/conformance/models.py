@@ -30,8 +30,8 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
 MODELS = (*MAKERS, *(["bundled"] if BUNDLED.is_dir() else []))
 RECIPES: dict[str, Any] = {"raw": [], "fuse": "fuse", "bf16": "bf16", "int8": "int8", "int4": "int4"}
 """By name; raw runs no pass, so that no pattern but attention is raised."""
-ROUNDING = [("int8", name) for name in MODELS] + [
-    (recipe, name) for recipe in ("bf16", "int4") for name in ("library-rope", "bundled") if name in MODELS
+ROUNDING = [("int8", "learned")] + [
+    (recipe, name) for recipe in ("bf16", "int8", "int4") for name in ("library-rope", "bundled") if name in MODELS
 ]
 """Recipes that round, and the models that they are tried on."""
 
