@@ -19,7 +19,7 @@ LEGEND = (
     "µs: in the mean of the threads; slowest: of the slowest thread. MB: weights and cache that must be read; moved: MB of "
     "values read and written, mostly in caches.\n"
     "at least: µs that the limits allow for these bytes and FLOPs; limit: which of the two; share of it: that time beside "
-    "the one taken.\n"
+    "the one taken; cached: it took less, as weights or keys and values lie in a cache, which is faster than memory.\n"
     "waiting: threads wait for each other to finish what is named; outside: Python, and threads that begin and end a step."
 )
 
@@ -81,8 +81,15 @@ def cells(row: Row, phase: Phase, limits: Limits | None) -> dict[str, str]:
         "GOP/s": number(rate(work.flops, row.seconds)),
         "at least": number(bound * 1e6),
         "limit": work.binding(limits) if limits else "",
-        "share of it": f"{bound / row.seconds:.0%}" if bound and row.seconds else "",
+        "share of it": share(bound, row.seconds),
     }
+
+
+def share(bound: float, seconds: float) -> str:
+    """Of a limit, which is no limit where it is passed."""
+    if not bound or not seconds:
+        return ""
+    return f"{bound / seconds:.0%}" if bound <= seconds else "cached"
 
 
 def rate(count: float, seconds: float) -> float:

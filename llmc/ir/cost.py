@@ -56,14 +56,17 @@ def flops_of(node: Node) -> tuple[int, int]:
 
 
 def weight_bytes(program: Program, node: Node, tokens: int) -> int:
-    """Bytes of weights that a node reads in a step of so many tokens: of a table a row for each; of experts, chosen as if at
-    random, those that any token is expected to choose."""
+    """Bytes of weights that a node reads in a step of so many tokens or rows, once each, and nothing for none: of a table the
+    rows, and of experts those, that any token is expected to choose, as if at random."""
+    if not tokens:
+        return 0
     read, name = 0.0, node.target.name  # type: ignore[union-attr]
     for arg in node.all_input_nodes:
         if arg.op == "get_attr":
             weight, share = program.weight(arg), 1.0
             if name == "embedding":
-                share = tokens / max(weight.shape[0], 1)
+                picks = tokens * type_of(node.args[0]).width  # type: ignore[arg-type]
+                share = 1 - (1 - 1 / max(weight.shape[0], 1)) ** picks
             elif name == "expert_linear":
                 share = 1 - (1 - int(type_of(node).shape[1]) / int(node.kwargs["experts"])) ** tokens  # type: ignore[arg-type]
             read += weight.bytes * share

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 import llmc
+from llmc.cli.profile import share
 from llmc.errors import InputError, UnsupportedError
 from llmc.evaluate.limits import decode_work, prefill_work
 from llmc.evaluate.profile import OUTSIDE, WAITING, by_layer, by_module, by_op, profile
-from llmc.evaluate.work import KINDS
+from llmc.evaluate.work import KINDS, Step, works
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "tiny_lm" / "model"
 PROMPT = 40
@@ -45,6 +46,26 @@ def test_bytes_and_flops_are_those_of_the_program(model, phases):
         assert sum(part.work.bytes for part in phase.parts) == pytest.approx(phase.work.bytes)
         for kind in KINDS:
             assert sum(part.work.operations[kind] for part in phase.parts) == pytest.approx(phase.work.operations[kind])
+
+
+def test_the_head_of_a_long_prompt_is_read_in_its_last_step_alone(model):
+    whole, chunks = Step(600), [Step(512, rows=0), Step(88, past=512)]
+    [head] = model.program.results
+    assert head.target.name == "linear"
+    found = [sum(dict(works(model.program, 0, step))[head].bytes for step in steps) for steps in ([whole], chunks)]
+    assert found[0] == found[1] > 0
+
+
+def test_no_more_of_a_table_is_read_than_it_has(model):
+    [node] = model.program.find("embedding")
+    table = model.program.weight(node.args[1])
+    one, some, many = (dict(works(model.program, 0, Step(tokens)))[node].bytes for tokens in (1, 100, 50_000))
+    assert one == pytest.approx(table.bytes / table.shape[0], rel=0.01)
+    assert 90 * one < some < 100 * one and table.bytes * 0.99 < many <= table.bytes
+
+
+def test_a_share_beyond_the_limit_is_said_to_be_of_a_cache():
+    assert (share(1.0, 2.0), share(2.0, 2.0), share(3.0, 2.0), share(0.0, 2.0)) == ("50%", "100%", "cached", "")
 
 
 def test_tables_show_the_same_time_by_op_by_module_and_by_layer(phases):
