@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -175,9 +175,13 @@ def with_cache(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) 
         def get_mask_sizes(self, query_length: Any, *args: Any, **kwargs: Any) -> tuple[Any, int]:
             return query_length, 0
 
-    found = inspect.signature(module.forward).bind_partial(*args, **given).arguments
-    cached = found.get("past_key_values") is not None
-    return args, given if cached else {**given, "past_key_values": EmptyCache(), "use_cache": False}
+    names = list(inspect.signature(module.forward).parameters)
+    given_by_name = {**dict(zip(names, args, strict=False)), **given}
+    if given_by_name.get("past_key_values") is not None:
+        return args, given
+    empty = {"past_key_values": EmptyCache(), "use_cache": False}
+    changed = tuple(empty.pop(name, arg) for name, arg in zip(names, args, strict=False))
+    return (*changed, *args[len(changed) :]), {**given, **empty}
 
 
 @contextmanager
@@ -193,7 +197,6 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
     AttentionMaskInterface.register(NAME, mask_interface)
     ExpertsInterface.register(NAME, experts_interface)
     calls: list[tuple[ScoreExpr, ScoreExpr]] = []
-    token = _calls.set(calls)
     before = module.config._attn_implementation  # type: ignore[union-attr]
     supported = getattr(module, "_supports_attention_backend", False)
     experts_before = module.get_experts_implementation()  # type: ignore[operator]
@@ -206,20 +209,19 @@ def adapted(module: nn.Module) -> Iterator[dict[str, Callable[..., Any]]]:
         expr = scaled if admits == TRUE else apply("where", admits, scaled, MINUS_INFINITY)
         return attend(b, q, k, v, expr, sinks=sinks)
 
-    takes_cache = [m for m in module.modules() if "past_key_values" in inspect.signature(m.forward).parameters]
-    hooks = [m.register_forward_pre_hook(with_cache, with_kwargs=True) for m in takes_cache if hasattr(m, "config")]
-    try:
+    takes_cache = [
+        m for m in module.modules() if hasattr(m, "config") and "past_key_values" in inspect.signature(m.forward).parameters
+    ]
+    with ExitStack() as undo:  # whatever fails, all that was changed before it is changed back
+        undo.callback(_calls.reset, _calls.set(calls))
+        for part in takes_cache:
+            undo.callback(part.register_forward_pre_hook(with_cache, with_kwargs=True).remove)
         if supported:
+            undo.callback(module.set_attn_implementation, before)  # type: ignore[arg-type]
             module.set_attn_implementation(NAME)  # type: ignore[operator]
+        undo.callback(module.set_experts_implementation, experts_before)  # type: ignore[arg-type]
         module.set_experts_implementation(NAME)  # type: ignore[operator]
         yield {f"{NAME}::attention": rule, f"{NAME}::expert_linear": expert_product}
-    finally:
-        for hook in hooks:
-            hook.remove()
-        if supported:
-            module.set_attn_implementation(before)  # type: ignore[operator]
-        module.set_experts_implementation(experts_before)  # type: ignore[operator]
-        _calls.reset(token)
 
 
 def _all_ones(mask: Any) -> bool:

@@ -41,8 +41,8 @@ class Builder:
     """The program under construction, and the constants already in it.
 
     whole: sequences may be read as a whole (`Program.whole_sequences`). padding: an id that stands for no token; `excluded`
-    becomes it where the program holds only for sequences without it. longest: positions that a learned bias has numbers for;
-    `biases` are the tables and indices of those that were met.
+    becomes it where the program holds only for sequences without it. longest: positions that a table by positions has
+    numbers for; `biases` are the tables and indices of those that were met.
     """
 
     def __init__(self, whole: bool = False, padding: int | None = None) -> None:
@@ -83,6 +83,19 @@ class Builder:
         relates = isinstance(value, Probabilities) or (isinstance(value, Scores) and value.pairwise)
         raise Refusal("it mixes positions: scores of pairs of positions are used as if they were values of one token"
                       if relates else "a constant is used where a value of each token is needed")  # fmt: skip
+
+    def same_at_all_positions(self, table: Any, place: int, index: Any) -> int | float | bool | None:
+        """The only number that a constant holds, looked up along a dimension by the position, or a number after it; None if
+        there are others, or if it is looked up by something else. The sequence is no longer than the dimension allows."""
+        found = self.resolve(index) if isinstance(index, Table) else index
+        ahead = after_position(found.expr) if isinstance(found, Scores) else None
+        if ahead is None or not isinstance(table, Const) or not table.real:
+            return None
+        numbers, rows = table.tensor().unique(), table.shape[place] - ahead
+        if numbers.numel() != 1 or rows < 1:
+            return None
+        self.longest = min(self.longest or rows, rows)
+        return numbers.item()
 
     def slopes(self, value: Const) -> ScoreExpr:
         """A constant with one number for each head as an expression of the head."""
@@ -289,3 +302,13 @@ def triangle(value: Scores, upper: bool, diagonal: int) -> Scores:
         keep = apply("ge" if upper else "le", distance, number(diagonal))
     empty = number(False) if value.dtype == "bool" else number(0)
     return Scores(value.layout, simplify(apply("where", keep, value.expr, empty)), value.dtype, value.source)
+
+
+def after_position(expr: ScoreExpr) -> int | None:
+    """How much an expression adds to the position of a token, a whole number from 0 upwards; None if it is something else."""
+    if expr == Q:
+        return 0
+    if expr.kind != "add" or Q not in expr.args:
+        return None
+    other = expr.args[0] if expr.args[1] == Q else expr.args[1]
+    return other.value if other.kind == "const" and isinstance(other.value, int) and other.value >= 0 else None

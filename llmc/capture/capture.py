@@ -57,7 +57,7 @@ def capture(
     whole = kind == "encoder"
     call = call_of(module, example_inputs, EXAMPLE_LENGTH) if whole else Call(_example_ids(module, example_inputs))
     ids, others, read = call.ids, dict(call.others), outputs_of if whole else None
-    stated = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    stated = _stated(module)
     with ready(module) as prepared, ExitStack() as rotary, ExitStack() as stack:
         length, decided = max_context or stated or DEFAULT_CONTEXT, Resolved()
         opaque: dict[str, Callable[..., Any]] = {}
@@ -87,6 +87,9 @@ def capture(
             stated = None
         longest = interpreter.builder.longest
         bound = min((b for b in (limits.get("position"), lengths.longest, longest, stated) if b), default=None)
+        padding = interpreter.builder.excluded
+        if padding is not None and bool((ids == padding).any()):
+            raise CaptureError(f"the example ids hold {padding}, which pads: batches are ragged, without padding")
         stack.close()  # the module as its author wrote it, attention and all
         possible = [length for length in lengths.apart if 0 < length <= (bound or length)]
         check_lengths(Wrapper(prepared, call.constants, read), program, ids, others, possible)
@@ -96,8 +99,16 @@ def capture(
     context = max_context or (allowed if bound else DEFAULT_CONTEXT)
     if decided.notes and context != length:
         raise CaptureError(f"{decided.notes[0]}, but {context} are possible: give max_context={context}")
-    notes, padding = tuple(decided.notes), interpreter.builder.excluded
-    return Captured(program, context, vocabulary(program, limits["input_ids"]), notes, padding)
+    return Captured(program, context, vocabulary(program, limits["input_ids"]), tuple(decided.notes), padding)
+
+
+def _stated(module: nn.Module) -> int | None:
+    """How long a context the config of a module allows, or of the model of the library in it; None if neither tells."""
+    for part in (module, library_part(module)):
+        found = getattr(getattr(part, "config", None), "max_position_embeddings", None)
+        if found:
+            return int(found)
+    return None
 
 
 def _example_ids(module: nn.Module, example_inputs: tuple[Tensor, ...] | None) -> Tensor:

@@ -46,7 +46,7 @@ def call_of(module: nn.Module, example_inputs: Any, length: int) -> Call:
     Raises CaptureError if the example cannot be used.
     """
     config = getattr(module, "config", None)
-    padding = getattr(config, "pad_token_id", None)
+    padding = getattr(config or getattr(library_part(module), "config", None), "pad_token_id", None)
     if example_inputs is not None:
         return _given(example_inputs, padding)
     if config is None:

@@ -33,6 +33,7 @@ from llmc.capture.values import (
 )
 from llmc.ir import ops
 from llmc.ir.program import type_of
+from llmc.ir.score import const
 
 END = 2**62
 
@@ -158,8 +159,12 @@ def from_the_end(b: Builder, index: Stream, rows: int) -> Stream:
 
 @rule("gather")
 def _gather(b: Builder, x: Any, dim: int, index: Any, **ignored: Any) -> Value:
-    """Rows of a table, each by a number that is repeated along the row."""
+    """Rows of a table, each by a number that is repeated along the row; or one number at all positions, where the table has no
+    other, as the types of tokens that nobody gave."""
     place, rank = normal(dim, len(x.layout)), len(x.layout)
+    number = b.same_at_all_positions(x, place, index)
+    if number is not None:
+        return Scores(index.layout, const(number), dtype_name(x))
     row = Scores(index.layout[:-1], index.expr, index.dtype) if isinstance(index, Scores) else before_repeat(b, index)
     if not isinstance(x, Const) or row is None or place != rank - 2 or any(size != 1 for size in x.shape[:-2]):
         raise Refusal("numbers picked one by one, and not rows of a table")

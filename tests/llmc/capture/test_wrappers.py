@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from llmc.capture import adapter
 from llmc.capture.capture import capture
 from llmc.conformance.modules import library_model
 from llmc.errors import CaptureError
@@ -35,10 +36,10 @@ class Around(nn.Module):
         return self.model(ids, **given)[0]
 
 
-def error_of(module, kind):
+def error_of(module, kind, example=IDS):
     """The largest difference between module and program, of a sequence twice as long as the example."""
-    captured = capture(module, (IDS,), kind=kind)
-    ids = torch.cat([IDS, IDS.flip(1)], 1)
+    captured = capture(module, (example,), kind=kind)
+    ids = torch.cat([example, example.flip(1)], 1)
     with torch.no_grad():
         expected = copy.deepcopy(module)(ids)[0]
     weights = captured.program.weights
@@ -67,3 +68,49 @@ def test_cache_that_is_lent_is_taken_back():
     module = Around(library_model("rope"))
     capture(module, (IDS,))
     assert not any(m._forward_pre_hooks for m in module.modules())
+
+
+def test_model_is_left_as_it_was_found_where_it_cannot_be_adapted(monkeypatch):
+    module = library_model("rope")
+
+    def refuse(name):
+        if name == adapter.NAME:
+            raise ValueError("this model has no other experts")
+
+    monkeypatch.setattr(module, "set_experts_implementation", refuse)
+    with pytest.raises(ValueError, match="no other experts"), adapter.adapted(module):
+        raise AssertionError("it was adapted")
+    assert not any(m._forward_pre_hooks for m in module.modules())
+    assert module.config._attn_implementation != adapter.NAME and adapter._calls.get(None) is None
+
+
+class ByPlace(Around):
+    """Calls the model with arguments by their places: ids, mask, positions, cache, embeddings, and whether to use the cache."""
+
+    def forward(self, ids):
+        return self.model(ids, None, None, None, None, *self.given["rest"])[0]
+
+
+@pytest.mark.parametrize("rest", [(), (None,), (None, True), (None, False)], ids=str)
+def test_cache_may_be_left_out_by_its_place(rest):
+    assert error_of(ByPlace(library_model("rope"), rest=rest), "causal") < 1e-4
+
+
+def test_context_is_that_of_the_model_within():
+    model = library_model("rope")
+    model.config.max_position_embeddings = 512
+    assert capture(Around(model), (IDS,)).max_context == 512
+    assert capture(Around(model), (IDS,), max_context=64).max_context == 64
+
+
+@pytest.mark.parametrize(("family", "context"), [("bert", 64), ("roberta", 64)])
+def test_encoder_is_given_types_of_zeros_where_it_is_given_none(family, context):
+    model, example = made(family), IDS + 2
+    assert error_of(Around(model), "encoder", example) < 1e-4
+    assert capture(Around(model), (example,), kind="encoder").max_context == context
+
+
+def test_example_with_an_id_that_pads_is_refused_where_that_matters():
+    assert capture(Around(made("bert")), (IDS,), kind="encoder").padding is None
+    with pytest.raises(CaptureError, match="the example ids hold 1, which pads"):
+        capture(Around(made("roberta")), (IDS,), kind="encoder")
