@@ -52,6 +52,7 @@ def chat(
     sampling = SamplingOptions(temperature, top_k, top_p, seed)
     options = GenerationOptions(max_new_tokens, sampling, prompt_lookup_num_tokens=prompt_lookup)
     opened = model.open()
+    opened.generator.check(options)
     with Chat(opened, system) as talk:
         if talk.template is None:
             tell(f"{model} has no chat template; turns are put to it as plain text, 'User: ... Assistant: ...'")

@@ -54,8 +54,9 @@ def inspect(
 
 
 def summary(model: CompiledModel) -> dict[str, Any]:
-    """What a model is, in numbers. `parameters` counts each stored weight once; buffers are among them."""
-    from llmc.ir.cost import cache_bytes_per_token
+    """What a model is, in numbers. `parameters` counts each stored weight once; buffers are among them. The bytes of the cache
+    are those that the backend keeps, whatever the program rounds."""
+    from llmc.runtime.contract import BLOCK
 
     program, info = model.program, model.info
     counts = [math.prod(weight.shape) for weight in program.weights.values()]
@@ -69,7 +70,7 @@ def summary(model: CompiledModel) -> dict[str, Any]:
         "vocab_size": info.vocab_size,
         "parameters": sum(counts),
         "weights_mb": program.weight_bytes() / 1e6,
-        "cache_bytes_per_token": cache_bytes_per_token(program),
+        "cache_bytes_per_token": model.executable.block_bytes // BLOCK,
         "nodes": len(program.nodes),
         "blocks": len(program.blocks.layers) if program.blocks else 0,
         "attentions": len(program.attentions),

@@ -46,7 +46,7 @@ def axes_report(program: Program) -> str:
         lines += ["", "Attention reads keys k of the same sequence for a query q, where `admits` is true:"]
         lines += _table(headings, rows)
     total = sum(a["cache_bytes_per_token"] for a in attentions)
-    lines += ["", f"cache in all: {total} bytes a token"]
+    lines += ["", f"cache in all: {total} bytes a token, where what is rounded is kept so"]
     return "\n".join(lines)
 
 
@@ -93,7 +93,7 @@ def _axes(value: dict[str, Any]) -> str:
 
 
 def _cache(attention: dict[str, Any]) -> str:
-    shared = attention["cache_of"] != attention["name"] and attention["cache_bytes_per_token"]
+    shared = attention["cache_of"] != attention["name"]
     return f"that of {attention['cache_of']}" if shared else str(attention["cache_bytes_per_token"])
 
 

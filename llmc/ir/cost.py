@@ -75,7 +75,7 @@ def weight_bytes(program: Program, node: Node, tokens: int) -> int:
 
 def kept_bytes(value: Node) -> int:
     """Bytes of the keys or values of one token in a cache that keeps what was rounded in as many bits: of int8 with a scale for
-    each head."""
+    each head. What a backend keeps is `Executable.block_bytes`: some keep float32."""
     kind, rounded = type_of(value), value.kwargs.get("to") if getattr(value.target, "name", "") == "round_rows" else None
     if rounded == "int8":
         return kind.width + 4 * (kind.width // int(kind.shape[-1]))

@@ -18,6 +18,9 @@ BLOCK = 32
 POSITION = "position"
 """The program input that a batch does not carry: it follows from `first` and `starts`."""
 
+DERIVED = ("lengths", "run", "position")
+"""Of a batch, what follows from its arrays and is kept, until a check of arrays that can be written to."""
+
 Int32 = NDArray[np.int32]
 
 
@@ -110,6 +113,8 @@ class Batch:
         """
         known = not whole_sequences and self._is_vouched(cache_blocks)
         if not known:
+            for name in DERIVED:  # arrays may have been written to since these were made of them
+                self.__dict__.pop(name, None)
             self._check_arrays()
         self._check_inputs({name: spec for name, spec in inputs.items() if name != POSITION})
         limit = inputs[POSITION].limit if POSITION in inputs else None

@@ -18,7 +18,7 @@ PLAIN_STOP = ("\nUser:", "\nSystem:")
 """What ends a reply in plain turns."""
 
 LARGEST = 1 << 20
-"""Characters that a conversation may become, and that a template may make of a text by repeating it."""
+"""Characters that a conversation may become."""
 
 
 def plain(messages: Sequence[Message]) -> str:
@@ -36,32 +36,11 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         from jinja2 import TemplateError
-        from jinja2.ext import Extension
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        class Environment(ImmutableSandboxedEnvironment):
-            """The sandbox, with a bound on products."""
+        from llmc.runtime.chat_sandbox import Sandbox, guarded
 
-            intercepted_binops = frozenset({"*", "**"})
-
-            def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-                if operator == "**" or any(isinstance(x, str | list | tuple) and _more(x, left, right) for x in (left, right)):
-                    raise OverflowError("a product is too large")
-                return super().call_binop(context, operator, left, right)
-
-        class Generation(Extension):
-            """`{% generation %}`, by which a template marks replies for training: here only what is inside of it."""
-
-            tags = {"generation"}
-
-            def parse(self, parser: Any) -> Any:
-                next(parser.stream)
-                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-        environment = Environment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
-        )
-        environment.filters["tojson"] = _to_json
+        environment = Sandbox()
+        environment.filters["tojson"] = guarded("tojson", _to_json)
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
         self._special = dict(special_tokens)
         try:
@@ -79,12 +58,6 @@ class ChatTemplate:
         if len(text) > LARGEST:
             raise InputError(f"the model's chat template makes {len(text)} characters of this conversation; at most {LARGEST}")
         return text
-
-
-def _more(text: Any, *factors: Any) -> bool:
-    """Whether repeating a text gives more than is allowed."""
-    times = max((factor for factor in factors if isinstance(factor, int)), default=0)
-    return len(text) * times > LARGEST
 
 
 def _refuse(message: str) -> None:

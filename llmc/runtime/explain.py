@@ -35,7 +35,7 @@ def explain(info: ModelInfo, program: Program, records: Sequence[Any], executabl
         for line in _remarks(record):
             console.print(f"{record.key}: {line}")
     console.print(f"context            {info.max_context} positions")
-    for line in [*_costs(program), *_predictions(info, program, executable)]:
+    for line in [*_costs(program, executable), *_predictions(info, program, executable)]:
         console.print(line)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
 
@@ -69,15 +69,16 @@ def _remarks(record: Any) -> list[str]:
     return [*record.notes, *(f"left alone {', '.join(where)}: {reason}" for reason, where in origins.items())]
 
 
-def _costs(program: Program) -> list[str]:
-    from llmc.ir.cost import cache_bytes_per_token, cost_by_op, total_cost
+def _costs(program: Program, executable: Executable) -> list[str]:
+    from llmc.ir.cost import cost_by_op, total_cost
+    from llmc.runtime.contract import BLOCK
 
     costs = sorted(cost_by_op(program).items(), key=lambda item: -item[1].flops)
     most = ", ".join(f"{name} {cost.flops / 1e6:.2f}" for name, cost in costs[:MOST_OPS])
     return [
         f"weights            {megabytes(program.weight_bytes())}",
         f"FLOPs a token      {total_cost(program).flops / 1e6:.2f} MFLOP: {most}",
-        f"cache a token      {cache_bytes_per_token(program)} bytes",
+        f"cache a token      {executable.block_bytes // BLOCK} bytes",
     ]
 
 

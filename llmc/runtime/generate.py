@@ -247,6 +247,8 @@ def run(context: Context, sequences: Sequences, live: list[Live], drafting: Draf
                 for token, text, finish_reason in tokens:
                     times = seconds["prefill"], seconds["decode"]
                     yield Event(one.index, token, text, finish_reason, *times, one.drafted_tokens, one.accepted_tokens)
+            for error in (one.failure for one, _ in chosen if one.failure):
+                raise error
         live = [one for one in live if one.finish_reason is None]
         phase = "decode"
 
@@ -301,10 +303,12 @@ class Live:
     """A prompt that is being continued.
 
     unread: what the next steps read, at first the prompt, or what a cache lacks of it. guess: what may follow it; draft: as
-    much of the guess as the step reads, which is only where `unread` is one token.
+    much of the guess as the step reads, which is only where `unread` is one token. failure: why nothing can be chosen after
+    the last token, where that is found out in the step that gave it.
     """
 
     sequence: int
+    failure: InputError | None = None
     finish_reason: FinishReason | None = None
     guess: Guess | None = None
     drafted_tokens = accepted_tokens = 0
@@ -340,11 +344,17 @@ class Live:
         """Tokens, each with its text and how it ends the whole, if so, from 1 + draft rows.
 
         Row i comes after i drafted tokens, and is looked at if these were chosen. One draw of the random numbers a token, as
-        without a draft.
+        without a draft. Raises InputError if nothing can be chosen from the first row; of a later one that is the `failure`.
         """
         chosen: list[tuple[int, str | None, FinishReason | None]] = []
         for row, guessed in zip(rows, [*self.draft, None], strict=True):
-            token, text = self.choose(row)
+            try:
+                token, text = self.choose(row)
+            except InputError as error:
+                if not chosen:
+                    raise
+                self.failure = error
+                break
             chosen.append((token, text, self.finish_reason))
             self.accepted_tokens += token == guessed
             if token != guessed or self.finish_reason:

@@ -39,7 +39,7 @@ void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, cons
 
 // A row as whole multiples of (its largest magnitude / 127), filled up with zeros, and the sum of each GROUP of them; returns what
 // they are multiples of. Magnitudes are compared as the integers of their bits, which has no order to keep. A row with an infinity
-// or NaN has the scale NaN, as all that is computed from it must be.
+// or NaN has the scale NaN, as all that is computed from it must be; one so small that its inverse is infinite becomes zeros.
 template <int K, int GROUP>
 inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     int32_t bits = 0;
@@ -52,7 +52,7 @@ inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     float largest;
     std::memcpy(&largest, &bits, 4);
     const bool finite = bits < 0x7F800000;
-    const float inverse = finite && largest > 0 ? 127.0f / largest : 0;
+    const float steep = 127.0f / largest, inverse = finite && steep <= 3.4028235e38f ? steep : 0;
     if (finite)
         for (int k = 0; k < K; k++) q[k] = int8_t(int32_t(x[k] * inverse + 12582912.0f - 12582912.0f));  // to nearest, half to even
     for (int k = finite ? K : 0; k < padded(K, GROUP); k++) q[k] = 0;

@@ -57,7 +57,7 @@ class LowRank(Pass):
     def run(self, program: Program, ctx: PassContext) -> Program:
         readers = self.candidates(program, ctx)
         groups = counterparts(program, list(readers))
-        spectra = {name: energies(gram(program.weights[name].evaluate, size_of(program.weights[name]))) for name in readers}
+        spectra = {name: spectrum(program.weights[name], name, nodes[0]) for name, nodes in readers.items()}
         editor = program.edit(self.name)
         for names, rank in zip(groups, self.ranks(program, groups, spectra), strict=True):
             for name in names:
@@ -119,6 +119,14 @@ def size_of(weight: Weight) -> tuple[int, int]:
     """N and K."""
     count, size = weight.shape
     return count, size
+
+
+def spectrum(weight: Weight, name: str, reader: Node) -> Tensor:
+    """`energies` of a weight. Raises PipelineError, naming the module that reads it, if it holds what is no finite number."""
+    products = gram(weight.evaluate, size_of(weight))
+    if not bool(products.isfinite().all()):
+        raise PipelineError(f"'{name}' of module '{origin_of(reader).module}' holds NaN or infinity, so it has no factors")
+    return energies(products)
 
 
 def counterparts(program: Program, names: list[str]) -> list[list[str]]:

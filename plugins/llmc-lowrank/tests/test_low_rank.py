@@ -6,6 +6,7 @@ from llmc_lowrank.low_rank import LowRank
 
 import llmc
 from llmc.errors import PipelineError
+from llmc.ir.weights import Stored
 from llmc.pipeline.base import PassContext
 from llmc.pipeline.recipe import resolve
 from llmc.plugins.registry import default
@@ -65,6 +66,17 @@ def test_all_energy_takes_no_fewer_bytes_and_changes_nothing(before):
 def test_a_table_that_an_embedding_reads_is_left_alone(before):
     _, ctx = run(before)
     assert any("is also read by 'embedding" in reason for _, reason in ctx.refusals)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_with_their_module(before, bad):
+    editor = before.edit("spoil")
+    name = next(str(node.args[1].target) for node in before.find("linear") if "up_proj" in str(node.args[1].target))
+    values = before.weights[name].evaluate().clone()
+    values[1, 2] = bad
+    editor.weights[name] = Stored(values)
+    with pytest.raises(PipelineError, match=r"up_proj' of module 'model.layers.0.mlp' holds NaN"):
+        run(editor.finish())
 
 
 def test_what_is_quantized_is_left_alone(before):

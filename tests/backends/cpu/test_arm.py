@@ -114,3 +114,10 @@ def test_artifact_for_arm_continues_a_text_by_its_own_program_and_is_refused_her
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     want = llmc.compile(MODEL, recipe="fuse", backend="eager").generate(IDS[:9], max_new_tokens=12)
     assert list(map(int, done.stdout.split()))[: len(want.tokens)] == list(want.tokens)
+
+
+@needs_emulator
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ARM.values(), ids=ARM)
+def test_rows_of_the_smallest_numbers_become_zeros(target, cross):
+    test_products.smallest_agree(lambda made: Emulated(CpuBackend(target).lower(made)))

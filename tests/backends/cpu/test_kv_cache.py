@@ -8,6 +8,7 @@ import pytest
 import llmc
 from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.generate import Generator
+from llmc.cli.inspect import summary
 from llmc.conformance.forms import relative_error
 from llmc.ir import ops
 from llmc.ir.cost import cache_bytes_per_token
@@ -30,6 +31,9 @@ def test_model_with_a_rounded_cache_agrees_with_eager_and_needs_less_memory(to):
     assert np.array_equal(compiled([IDS[:131], IDS[:7], IDS])[2], logits)
     assert compiled.executable.block_bytes == BLOCK * cache_bytes_per_token(compiled.program)
     assert compiled.executable.block_bytes < reference.executable.block_bytes // {"int8": 3, "bfloat16": 1}[to]
+    for model in (compiled, reference):  # each says what its backend keeps: eager keeps float32
+        assert f"cache a token      {model.executable.block_bytes // BLOCK} bytes" in model.explain()
+        assert summary(model)["cache_bytes_per_token"] == model.executable.block_bytes // BLOCK
     source = compiled.executable.sources()["model.cpp"]
     assert f"write_rounded<Kept::{to}, true" in source and "restore_rows" not in source and "shorten_rows" not in source
 

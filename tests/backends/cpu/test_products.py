@@ -16,6 +16,7 @@ from llmc.errors import UnsupportedError
 from llmc.ir import ops
 from llmc.ir.formats import Integer, pack_nibbles, unpack_nibbles
 from llmc.ir.weights import Encoded, Stored
+from llmc.passes.quantization.rounding import round_rows
 from tests.backends.cpu.programs import program, step, weight
 
 HERE = [target for target in TARGETS.values() if not target.lacking]
@@ -85,6 +86,33 @@ def test_one_row_and_many_give_the_same_bits_for_any_number_of_threads(executabl
         few = step(executable, ids[:count], threads=threads)
         for name in NAMES:
             assert np.array_equal(few[name], many[name][:count]), (name, count, threads)
+
+
+SMALLEST = [0.0, 1e-45, 1e-42, 1.1e-38, 1.2e-38, 3e-37, 3.73e-37, 3.74e-37, 4e-37, 1e-35, 1.0]
+"""Largest magnitudes of rows: below 127 / (the largest float32) there is no inverse to multiply with."""
+
+
+def smallest(e, ids):
+    """Rows as they are after they were rounded, and a product of them."""
+    rows = torch.tensor(SMALLEST)[:, None] * torch.linspace(-1, 1, 45)
+    x = e.op(ops.embedding, ids, e.weight(Stored(rows), "rows"))
+    w = e.weight(Encoded(Stored(torch.eye(45)), Integer(8), round_rows), "w")
+    return e.op(ops.round_rows, x, to="int8"), e.op(ops.linear, x, w, activations="int8")
+
+
+def smallest_agree(lowered):
+    ids = list(range(len(SMALLEST)))
+    made = program(smallest, names=("rows", "product"))
+    want, got = step(EagerBackend().lower(made), ids), step(lowered(made), ids)
+    a_step = np.float32(SMALLEST)[:, None] / 127 * 1.001  # to which a number in the middle may fall either way
+    for name in ("rows", "product"):
+        assert not got[name][:6].any() and not want[name][:6].any()
+        assert (np.abs(got[name] - want[name]) <= a_step).all() and got[name][8:].any(1).all()
+
+
+@pytest.mark.parametrize("target", list(map(chosen, HERE)))
+def test_rows_of_the_smallest_numbers_become_zeros_as_in_the_reference(target):
+    smallest_agree(CpuBackend(target).lower)
 
 
 def test_rows_too_wide_to_be_unpacked_at_once_give_the_same():

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 
+from llmc.backends.eager.backend import EagerExecutable
+from tests.llmc.cli.conftest import MODEL
+
 
 def test_pipe_gives_a_reply_a_line_and_tells_that_there_is_no_template(run, artifact):
     code, out, err = run("chat", artifact, "--max-new-tokens", 4, stdin="def add\n\n/frob\n/reset\nimport os\n/quit\nnever\n")
@@ -33,6 +36,12 @@ def test_prompt_lookup_gives_the_same_replies(run, artifact):
     )
     assert [turn["reply"] for turn in plain] == [turn["reply"] for turn in guessing]
     assert sum(turn["drafted_tokens"] for turn in plain) == 0 < sum(turn["drafted_tokens"] for turn in guessing)
+
+
+def test_prompt_lookup_is_refused_before_anything_is_said(run, monkeypatch):
+    monkeypatch.setattr(EagerExecutable, "row_exact", False)
+    code, out, err = run("chat", MODEL, "--backend", "eager", "--prompt-lookup", 4, stdin="def\nimport\n")
+    assert code == 2 and out == "" and err.count("is not row_exact") == 1 and "no chat template" not in err
 
 
 def test_context_that_is_full_ends_a_pipe(run, artifact):

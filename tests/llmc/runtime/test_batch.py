@@ -56,6 +56,20 @@ def test_positions_and_runs_of_tokens_follow_from_the_runs():
     assert {batch.position.dtype, batch.run.dtype, batch.lengths.dtype} == {np.dtype(np.int32)}
 
 
+def test_arrays_that_were_written_to_are_checked_as_they_are_now():
+    batch = good()
+    batch.check(CACHE_BLOCKS, INPUTS)
+    assert batch.position.tolist() == [0, 1, 31, 32, 33, 32]
+    batch.starts[:] = 0, 1, 5, 6
+    batch.first[:] = 0, BLOCK - 2, BLOCK
+    batch.check(CACHE_BLOCKS, INPUTS)
+    assert (batch.lengths.tolist(), batch.run.tolist()) == ([1, 4, 1], [0, 1, 1, 1, 1, 2])
+    assert batch.position.tolist() == [0, 30, 31, 32, 33, 32]
+    batch.first[1] = 2 * BLOCK - 2
+    with pytest.raises(InputError, match="run 1 lacks cache blocks"):
+        batch.check(CACHE_BLOCKS, INPUTS)
+
+
 def test_no_rows_no_copies_and_blocks_beyond_the_end_are_allowed():
     good(out_rows=int32(), copies=np.zeros((0, 2), np.int32), tables=int32([5, 1], [2, 7], [4, 0])).check(8, INPUTS)
 

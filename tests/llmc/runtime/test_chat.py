@@ -108,6 +108,7 @@ def test_model_without_template_takes_plain_turns_and_stops_before_the_user_s(mo
     assert plain(chat.messages[:1]) == "User: def add(a, b):\nAssistant:"
 
 
+DOUBLED = "{% set n = namespace(a='aaaa', l=['aaaa']) %}{% for i in range(60) %}STEP{% endfor %}{{ n.a }}"
 MALICIOUS = {
     "attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "repetition": "{{ 'a' * 1000000000 }}",
@@ -119,6 +120,32 @@ MALICIOUS = {
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "its own refusal": "{{ raise_exception('roles must alternate') }}",
     "no such name": "{{ nothing.at.all }}",
+    **{
+        f"doubling by {name}": DOUBLED.replace("STEP", step)
+        for name, step in {
+            "~": "{% set n.a = n.a ~ n.a %}",
+            "+": "{% set n.a = n.a + n.a %}",
+            "+ of lists": "{% set n.l = n.l + n.l %}",
+            "%": "{% set n.a = '%s%s' % (n.a, n.a) %}",
+            "format": "{% set n.a = '{0}{0}'.format(n.a) %}",
+            "the format filter": "{% set n.a = '%s%s' | format(n.a, n.a) %}",
+            "a block": "{% set b %}{{ n.a }}{{ n.a }}{% endset %}{% set n.a = b %}",
+            "a macro": "{% macro f(x) %}{{ x }}{{ x }}{% endmacro %}{% set n.a = f(n.a) %}",
+            "join": "{% set n.a = [n.a, n.a] | join %}",
+            "the join of a text": "{% set n.a = ''.join([n.a, n.a]) %}",
+            "replace": "{% set n.a = n.a | replace('a', 'aa') %}",
+            "the replace of a text": "{% set n.a = n.a.replace('a', 'aa') %}",
+            "nesting": "{% set n.a = [n.a, n.a] %}",
+            "nesting of texts of it": "{% set n.a = [n.a, n.a] %}{% set x = n.a | string %}",
+        }.items()
+    },
+    "a wide field": "{{ '%1000000000d' % 1 }}",
+    "a wide field of a format": "{{ '{:1000000000}'.format(1) }}",
+    "a wide field by a number": "{{ '%*d' % (1000000000, 1) }}",
+    "padding": "{{ 'a'.ljust(1000000000) }}",
+    "a wide filter": "{{ 'a' | center(1000000000) }}",
+    "a deep indent": "{{ 'a' | indent(1000000000, first=true) }}",
+    "a wide batch": "{{ [1] | batch(1000000000, 'x') | list }}",
     "large text": "{% for i in range(99999) %}{{ 'aaaaaaaaaaaaaaaaaaaa' }}{% endfor %}",
 }
 
@@ -127,6 +154,18 @@ MALICIOUS = {
 def test_template_is_not_trusted(case):
     with pytest.raises(InputError, match="chat template"):
         ChatTemplate(MALICIOUS[case], {}).render([{"role": "user", "content": "x"}])
+
+
+def test_what_templates_do_with_texts_is_allowed_where_it_is_small():
+    source = (
+        "{{ 'a' ~ 1 ~ none }} {{ 'b' + 'c' }} {{ '%s-%d' % ('d', 2) }} {{ '{}!'.format('e') }} {{ ['f', 'g'] | join(', ') }}"
+        " {{ ', '.join(['h', 'i']) }} {{ 'j' | replace('j', 'k') }} {{ 'l'.replace('l', 'm') }} {{ [1] + [2] }} {{ 7 % 4 }}"
+        " {{ messages | map(attribute='role') | join('/') }} {{ messages | join('-', attribute='content') }}"
+        " {{ 'n' | center(3) }} {{ 2 * 3 }} {{ 'o' * 2 }}"
+        " {{ {'q': 'r'} | tojson(indent=1) | length }}"
+    )
+    found = ChatTemplate(source, {}).render([{"role": "user", "content": "x"}] * 2)
+    assert found == "a1None bc d-2 e! f, g h, i k m [1, 2] 3 user/user x-x  n  6 oo 13"
 
 
 @pytest.mark.parametrize("source", ["{% for %}", "{{", "{% generation %}"])

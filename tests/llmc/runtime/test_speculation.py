@@ -1,5 +1,6 @@
 """Generation with prompt lookup: the same texts, fewer steps where they repeat themselves, no drafts where they do not pay."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +170,22 @@ def test_conversation_is_the_same_and_its_cache_goes_on(compiled, free, tmp_path
     assert [turn.text for turn in replies[0]] == [turn.text for turn in replies[6]]
     assert [turn.reused_tokens for turn in replies[0]] == [turn.reused_tokens for turn in replies[6]]
     assert sum(turn.accepted_tokens for turn in replies[6]) > 0
+
+
+@pytest.mark.parametrize("sampling", SAMPLED.values(), ids=SAMPLED)
+def test_tokens_before_logits_that_are_no_numbers_are_given_with_and_without(toy, free, sampling):
+    """The prompt repeats 1 2 3 4, which the model goes on with; after the second 4 it has no numbers."""
+    taken = []
+    for most in (0, 6):
+        model, found = toy(forced={1: 2, 2: 3, 3: 4, 4: 1}), []
+        logits = model.logits
+        model.logits = lambda ids, logits=logits: logits(ids) * (math.nan if len(ids) >= 16 else 1)
+        prompt = [1, 2, 3, 4, 1, 2, 3, 4, 1]
+        with pytest.raises(InputError, match="NaN or"):
+            for event in toy_generator(model).events([prompt], GenerationOptions(40, sampling, prompt_lookup_num_tokens=most)):
+                found.append(event.token)
+        taken.append(found)
+    assert taken[0] == taken[1] == [2, 3, 4, 1, 2, 3, 4]
 
 
 def test_backend_whose_rows_depend_on_their_company_is_refused(toy):
