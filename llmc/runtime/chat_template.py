@@ -30,8 +30,8 @@ def plain(messages: Sequence[Message]) -> str:
 class ChatTemplate:
     """A template in the form of the `transformers` library: Jinja with `messages`, the special tokens, `raise_exception`.
 
-    Templates come with models, so they are not trusted: they run in Jinja's immutable sandbox, without loaders, and may not
-    blow a text up by repeating it. Raises InputError if it is malformed.
+    Templates come with models, so they are not trusted: they run in Jinja's immutable sandbox, without loaders, and may
+    make no text or list too large (`llmc.runtime.chat_sandbox`). Raises InputError if it is malformed.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:

@@ -30,7 +30,7 @@ def test_what_misses_is_bold_and_counted():
     assert "| decode-64, tiny | llmc int8 | 100% | 85% | **1.00** (1.00..1.00) llama.cpp Q8_0 | 1.4 |" in lines
     assert "| decode-4096, tiny | llmc int8 | **not measured** | 75% |  |  |" in lines
     assert "| tiny, llmc int4 | **121.0** | 0.50 |" in lines
-    assert lines[-1] == "10 of these lines miss something: bold."
+    assert lines[-1] == "12 of these lines miss something: bold."
 
 
 def test_all_that_is_reached_is_said_so():
