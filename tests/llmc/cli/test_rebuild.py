@@ -32,7 +32,7 @@ def test_verify_prints_every_op_as_json(run, copy):
     code, out, _ = run("verify", copy, "--text", "def f(x):\n    return x\n", "--json")
     data = json.loads(out)
     assert code == 0 and data["agrees"] and data["first"] is None
-    assert {"attention", "linear", "rms_norm"} <= {check["op"] for check in data["ops"]}
+    assert {"attention", "linear", "rounded_rms_norm"} <= {check["op"] for check in data["ops"]}
     assert all(check["error"] <= check["tolerance"] for check in data["ops"])
 
 

@@ -5,7 +5,7 @@ import pytest
 import llmc
 from llmc.conformance.formats import WEIGHTS
 from llmc.conformance.models import BUNDLED
-from llmc.conformance.programs import build
+from llmc.conformance.programs import VOCAB, WIDTH, build
 from llmc.plugins.registry import Entry, default
 from llmc.runtime.lowering import decomposed, lower
 from tests.backends.partial_backends import Lacking
@@ -26,7 +26,7 @@ def test_weight_in_a_format_that_is_not_read_becomes_float32_when_it_is_read(lac
         "backend 'lacking' does not read bf16 (its registers know no bfloat16); weights handed over as f32: 1, "
         "0.00 MB instead of 0.00"
     ]
-    assert record.weight_bytes_after - record.weight_bytes_before == 2 * 21 * 36 and record.matched == 1
+    assert record.weight_bytes_after - record.weight_bytes_before == 2 * VOCAB * WIDTH and record.matched == 1
 
 
 @pytest.mark.parametrize("format", ["f32", "int8", "int4g64z"])

@@ -202,7 +202,7 @@ def test_explain_tells_passes_refusals_notes_and_costs(make):
     for part in ("toy", "int4", "fuse", "1.5e-07", "merged two", "2.00 MB"):
         assert part in text
     assert "left alone layers[0].up, layers[1].up: too narrow" in text
-    assert "cache a token      0 bytes" in text
+    assert "cache a token      8 bytes" in text
     assert max(map(len, text.splitlines())) <= 110
 
 
