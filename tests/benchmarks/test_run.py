@@ -14,9 +14,14 @@ def bench(*words):
     return subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
-def test_sides_take_turns_and_samples_are_written(tmp_path):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("home"))
+
+
+def test_sides_take_turns_and_samples_are_written(home, tmp_path):
     done = bench(
-        "run", "--home", str(tmp_path / "home"), "--shape", "tiny", "--side", "llmc-int8", "--side", "torch-bf16",
+        "run", "--home", home, "--shape", "tiny", "--side", "llmc-int8", "--side", "torch-bf16",
         "--workload", "decode-8x2", "--workload", "mixed", "--pairs", "2", "--threads", "1",
         "--out", str(tmp_path), "--name", "x",
     )  # fmt: skip
@@ -31,9 +36,9 @@ def test_sides_take_turns_and_samples_are_written(tmp_path):
     assert "llmc int8" in done.stdout
 
 
-def test_a_peer_that_is_not_installed_is_named_in_the_results(tmp_path):
+def test_a_peer_that_is_not_installed_is_named_in_the_results(home, tmp_path):
     done = bench(
-        "run", "--home", str(tmp_path / "home"), "--shape", "tiny", "--side", "llama.cpp-q4_0", "--workload", "decode-8",
+        "run", "--home", home, "--shape", "tiny", "--side", "llama.cpp-q4_0", "--workload", "decode-8",
         "--threads", "1", "--out", str(tmp_path), "--name", "x",
     )  # fmt: skip
     [failure] = json.loads((tmp_path / "x.json").read_text())["failures"]

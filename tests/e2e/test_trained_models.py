@@ -58,7 +58,7 @@ def some_ids(folder, count, seed=0):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "eager"])
-@pytest.mark.parametrize("recipe", [[], "fuse"], ids=["raw", "fuse"])
+@pytest.mark.parametrize("recipe", [pytest.param([], id="raw", marks=pytest.mark.slow), "fuse"])
 @pytest.mark.parametrize("folder", MODELS.values())
 def test_logits_are_those_of_the_original_in_every_form(folder, recipe, backend):
     executable = compiled(folder, recipe, backend).executable

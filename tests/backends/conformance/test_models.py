@@ -41,7 +41,8 @@ def test_rows_are_the_same_in_every_form_and_with_one_thread_or_two(subject, nam
     for size in (1, 5, 32) if executable.row_exact else (5,):
         rows = chunked(executable.context(CACHE_BLOCKS, threads=2), ids, size)
         assert same_rows(executable, rows, whole, tolerance), f"chunks of {size}"
-    prompts = [ids, *(some_ids(n, vocab, seed=n) for n in (5, 33, 1, 40))]
+    lengths = (5, 33, 1, 40) if executable.row_exact else (33,)  # a backend that is not may compile for each
+    prompts = [ids, *(some_ids(n, vocab, seed=n) for n in lengths)]
     for values, prompt in zip(ragged(executable.context(CACHE_BLOCKS, threads=2), prompts), prompts, strict=True):
         alone = prefill(executable.context(CACHE_BLOCKS, threads=1), prompt)
         assert same_rows(executable, values, alone, tolerance)
