@@ -19,7 +19,7 @@ from benchmarks.home import ROOT, default_home
 from benchmarks.models import checkpoint
 from benchmarks.shapes import SHAPES
 from llmc.cli.common import open_model
-from llmc.runtime.generate import GenerationResult
+from llmc.runtime.generation import GenerationResult
 from llmc.runtime.model import CompiledModel
 from llmc.runtime.tokenizer import Tokenizer
 

@@ -31,6 +31,7 @@ class Run:
     """The samples of one side at one workload: seconds of a step in the mean, one number a round.
 
     setting: how the side was set, after others were tried (`Engine.tune`).
+    faults: pages that were read from a disk in all samples: then memory was short, and the seconds are not what they could be.
     tokens, flops: of a step. bytes: packed weights and keys and values that it reads. copies: of the model, in turn.
     """
 
@@ -45,6 +46,7 @@ class Run:
     copies: int
     steps: int
     seconds: list[float] = field(default_factory=list)
+    faults: int = 0
 
 
 @dataclass
@@ -169,7 +171,9 @@ class Session:
                     continue
                 time.sleep(PAUSE)
                 try:
-                    run.seconds.append(one.client.ask("sample", steps=one.steps)["seconds"] / one.steps)
+                    found = one.client.ask("sample", steps=one.steps)
+                    run.seconds.append(found["seconds"] / one.steps)
+                    run.faults += found["faults"]
                 except PeerError as error:
                     self.failed(shape, work.name, one.side, error)
                     del runs[one.side.key]

@@ -40,6 +40,10 @@ def lines(data: Raw) -> Iterator[str]:
             yield "Set so, after trying:"
             yield ""
             yield from settings
+        waited = [f"{SIDES[run['side']].label} {run['faults']}" for run in runs if run.get("faults")]
+        if waited:
+            yield ""
+            yield f"Memory was short: pages were read from a disk within samples: {', '.join(waited)}. Run fewer sides at once."
     if data["starts"]:
         yield from start_lines(data["starts"])
     if data["failures"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -45,9 +46,10 @@ class Worker:
         return {"setting": self.engine.tune()}
 
     def sample(self, steps: int) -> dict[str, Any]:
-        """Seconds of so many steps, the copies in turn. What brings a sequence back to its context is not timed."""
+        """Seconds of so many steps, the copies in turn. What brings a sequence back to its context is not timed. faults: pages
+        that had to be read from a disk meanwhile, as memory is short."""
         assert self.workload is not None
-        seconds = 0.0
+        seconds, before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_majflt
         for _ in range(steps):
             copy = self.turn % self.copies
             self.turn += 1
@@ -59,7 +61,7 @@ class Worker:
         if self.workload.decodes:
             for copy in range(self.copies):
                 self.engine.reset(copy)
-        return {"seconds": seconds}
+        return {"seconds": seconds, "faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before}
 
     def memory(self) -> dict[str, Any]:
         """The most memory that this process has had, in bytes, pages of mapped files that it read included."""

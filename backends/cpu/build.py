@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def build(code: Code) -> Path:
 
 def _library(code: Code, folder: Path, work: Path) -> None:
     objects: dict[str, Path] = {}
-    system = _system(code, folder)
+    system, problem = _system(code, folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         model = pool.submit(_compile, code, code.model, SOURCE, work, f"{SOURCE}.o", system)
         waiting = {}
@@ -123,13 +124,15 @@ def _library(code: Code, folder: Path, work: Path) -> None:
     made = [str(objects[name]) for name in code.kernels]
     toolchain.run([*code.compile, "-shared", "-o", LIBRARY, f"{SOURCE}.o", *made], work, LIBRARY, code.target.machine)
     (work / f"{SOURCE}.o").unlink()
+    if problem:  # said now: where nothing can be compiled, there is an error instead
+        _tell_slow(problem)
 
 
-def _system(code: Code, folder: Path) -> Path | None:
-    """The precompiled header; None if there is no use for it, or if it cannot be made, of which the next file tells more."""
+def _system(code: Code, folder: Path) -> tuple[Path | None, str]:
+    """The precompiled header; None if there is no use for it, or, with the reason, if it cannot be made."""
     text = code.headers.get(SYSTEM)
     if text is None or not FIRST.match(code.model) or not toolchain.precompiles(tuple(toolchain.command())):
-        return None
+        return None, ""
     texts = {SYSTEM: text, **code.included(text)}
 
     def make(work: Path) -> None:
@@ -138,9 +141,13 @@ def _system(code: Code, folder: Path) -> Path | None:
 
     place = folder / "headers" / code.digest(*(f"{name}\0{text}" for name, text in texts.items()))
     try:
-        return store.kept(place, PRECOMPILED, make)
-    except ToolchainError:
-        return None
+        return store.kept(place, PRECOMPILED, make), ""
+    except ToolchainError as error:
+        return None, str(error)
+
+
+def _tell_slow(problem: str) -> None:
+    warnings.warn(f"compiling takes longer, as the compiler makes no use of a precompiled {SYSTEM}: {problem}", stacklevel=2)
 
 
 def _kernel(code: Code, text: str, name: str, place: Path, system: Path | None) -> Path:
@@ -158,11 +165,14 @@ def _compile(code: Code, text: str, name: str, work: Path, made: str, system: Pa
         (work / PRECOMPILED).symlink_to(system)
         try:
             return compile()
-        except ToolchainError:  # because of the text, or as the header cannot be mapped where it must be: said without it
-            pass
+        except ToolchainError as error:  # of the text, which is said again without the header, or of the header
+            problem = str(error)
         finally:
             (work / PRECOMPILED).unlink()
-    return compile()
+        compile()
+        _tell_slow(problem)
+    else:
+        compile()
 
 
 def _write(texts: Mapping[str, str], folder: Path) -> None:

@@ -5,7 +5,6 @@ A cut changes no bit of a result (kernels/linear_integer_impl.h), only its speed
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -14,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmc.backends.cpu import store, toolchain
-from llmc.backends.cpu.build import KERNELS
+from llmc.backends.cpu import store
+from llmc.backends.cpu.build import Code, headers
 from llmc.backends.cpu.targets import Target
 from llmc.errors import ToolchainError
 from llmc.runtime import processor
@@ -25,6 +24,7 @@ SECOND_CACHE = 1 << 20
 """Bytes of the second cache where nobody tells, or where code is made for another machine."""
 
 MOST = 1 << 30
+KERNEL = "linear_integer_impl.h"
 CONSTANTS = re.compile(r"\bROWS_BYTES = (?P<rows>\d+), CODES_BYTES = (?P<codes>\d+);")
 
 
@@ -92,9 +92,6 @@ def _kept(target: Target) -> Cuts | None:
 
 def _file(target: Target) -> Path:
     """Named after all that the best cuts depend on."""
-    kernels = sorted(KERNELS.glob("*integer*.h"))
-    command = toolchain.command()
-    code = (*(path.read_text() for path in kernels), *command, toolchain.compiler_version(tuple(command)))
-    parts = (target.name, processor.model(), *code)
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    return store.cache_folder() / "tuned" / f"{digest}.json"
+    code = Code("", {}, headers(), target)
+    kernels = code.included(f'#include "{KERNEL}"').values()
+    return store.cache_folder() / "tuned" / f"{code.digest(target.name, processor.model(), *kernels)}.json"

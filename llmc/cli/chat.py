@@ -27,7 +27,7 @@ from llmc.errors import InputError
 
 if TYPE_CHECKING:
     from llmc.runtime.chat import Chat, Turn
-    from llmc.runtime.generate import GenerationOptions
+    from llmc.runtime.generation import GenerationOptions
 
 HELP = "/reset forgets what was said, /quit or Ctrl-D leaves, Ctrl-C ends a reply, /help is this"
 
@@ -46,7 +46,7 @@ def chat(
 ) -> None:
     """Talk with a model, a line a turn, at a terminal or from a pipe; --json prints an object a turn."""
     from llmc.runtime.chat import Chat, Turn
-    from llmc.runtime.generate import GenerationOptions
+    from llmc.runtime.generation import GenerationOptions
     from llmc.runtime.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)

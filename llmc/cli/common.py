@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from llmc.runtime.chat import Turn
-    from llmc.runtime.generate import GenerationResult
+    from llmc.runtime.generation import GenerationResult
     from llmc.runtime.model import CompiledModel
 
 WIDTH = 160

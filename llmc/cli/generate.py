@@ -37,7 +37,7 @@ def generate(
 ) -> None:
     """Continue a text, as it comes, on stdout; timings go to stderr."""
     from llmc.errors import InputError
-    from llmc.runtime.generate import GenerationOptions
+    from llmc.runtime.generation import GenerationOptions
     from llmc.runtime.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature, top_k, top_p, seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmc.errors import InputError
-from llmc.runtime.generate import GenerationOptions
+from llmc.runtime.generation import GenerationOptions
 
 if TYPE_CHECKING:
     from llmc.runtime.model import CompiledModel

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from llmc.errors import InputError
 from llmc.runtime.chat_template import PLAIN_STOP, ChatTemplate, Message, plain
 from llmc.runtime.drafts import Drafting
-from llmc.runtime.generate import Event, FinishReason, GenerationOptions, Live, budget_of, check_prompts, random_of, run
+from llmc.runtime.generate import check_prompts, run
+from llmc.runtime.generation import Event, FinishReason, GenerationOptions
+from llmc.runtime.live import Live, budget_of, random_of
 from llmc.runtime.sequences import Sequences, blocks_for
 
 if TYPE_CHECKING:

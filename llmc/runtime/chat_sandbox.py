@@ -16,8 +16,7 @@ from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-LARGEST = 1 << 20
-"""Characters, and elements of a list with those inside of it."""
+from llmc.runtime.chat_template import LARGEST
 
 CONCATENATED = "concatenated"
 WIDE = re.compile(r"\d{6}")

@@ -18,7 +18,7 @@ PLAIN_STOP = ("\nUser:", "\nSystem:")
 """What ends a reply in plain turns."""
 
 LARGEST = 1 << 20
-"""Characters that a conversation may become."""
+"""Characters that a conversation may become, and a text in a template, or elements of a list with those inside of it."""
 
 
 def plain(messages: Sequence[Message]) -> str:

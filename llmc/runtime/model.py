@@ -15,7 +15,8 @@ from llmc.runtime.contexts import ContextPool
 from llmc.runtime.contract import Executable
 from llmc.runtime.encode import complete, pooled_output, run_whole
 from llmc.runtime.forward import forward
-from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator, check_prompts
+from llmc.runtime.generate import Generator, check_prompts
+from llmc.runtime.generation import GenerationOptions, GenerationResult
 from llmc.runtime.info import ModelInfo
 from llmc.runtime.sampling import SamplingOptions
 from llmc.runtime.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from benchmarks.prompt_lookup import row
-from llmc.runtime.generate import GenerationResult
+from llmc.runtime.generation import GenerationResult
 
 
 class Model:

@@ -31,7 +31,7 @@ def test_sides_take_turns_and_samples_are_written(home, tmp_path):
     assert [(run["workload"], run["side"]) for run in data["runs"]] == [
         (work, side) for work in ("decode-8x2", "mixed") for side in ("llmc-int8", "torch-bf16")
     ]
-    assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in data["runs"])
+    assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 and run["faults"] >= 0 for run in data["runs"])
     assert data["runs"][0]["bytes"] < data["runs"][1]["bytes"]
     assert "llmc int8" in done.stdout
 

@@ -31,7 +31,7 @@ class Pretended:
             Pretended.samples += 1
             if Pretended.samples in self.events and self.events[Pretended.samples][0] is self.side:
                 raise self.events[Pretended.samples][1]
-            return {"seconds": 0.1}
+            return {"seconds": 0.1, "faults": 7 * (self.side is BAD)}
         return {}
 
     def close(self):
@@ -78,6 +78,14 @@ def test_what_a_side_was_set_to_stands_in_the_table(sit):
     run, path = sit
     run({})
     assert f"- {BAD.label}: as fast as can be" in path.with_suffix(".md").read_text()
+
+
+def test_a_side_that_waited_for_a_disk_is_named(sit):
+    run, path = sit
+    run({})
+    data = json.loads(path.read_text())
+    assert [one["faults"] for one in data["runs"]] == [0, 21] * 2
+    assert f"Memory was short: pages were read from a disk within samples: {BAD.label} 21." in path.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("how", ["killed", "amid its answer"])

@@ -53,8 +53,8 @@ public:
                 weights(sofar)[r] = sinks ? 1.0f : 0.0f;
             }
         std::memset(sofar, 0, rows * WIDE * sizeof(float));
-        const int spare = rows > 4 ? std::min((rows + AT_ONCE - 1) / AT_ONCE * AT_ONCE, ROWS) - rows : 0;  // rows that are multiplied besides
-        std::memset(query + rows * D, 0, spare * D * sizeof(float));
+        const int filled = std::min((rows + AT_ONCE - 1) / AT_ONCE * AT_ONCE, ROWS), spare = rows > 4 ? filled - rows : 0;
+        std::memset(query + rows * D, 0, spare * D * sizeof(float));  // of rows that are multiplied besides
     }
 
     // What chunk c gives, with its blocks from `blocks`, into `partial`.

@@ -10,7 +10,7 @@ import llmc
 from llmc.errors import InputError
 from llmc.runtime.chat import Chat, Turn
 from llmc.runtime.chat_template import ChatTemplate, plain
-from llmc.runtime.generate import GenerationOptions
+from llmc.runtime.generation import GenerationOptions
 
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "tiny_lm" / "model"
 TEMPLATE = (

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llmc.errors import InputError
-from llmc.runtime.generate import GenerationOptions, Generator
+from llmc.runtime.generate import Generator
+from llmc.runtime.generation import GenerationOptions
 from llmc.runtime.sampling import SamplingOptions
 from llmc.runtime.tokenizer import Tokenizer
 

@@ -13,7 +13,8 @@ from llmc.ir.edit import Editor
 from llmc.ir.weights import Stored
 from llmc.pipeline.record import PassRecord
 from llmc.runtime.contract import InputSpec
-from llmc.runtime.generate import GenerationOptions, GenerationResult, Generator
+from llmc.runtime.generate import Generator
+from llmc.runtime.generation import GenerationOptions, GenerationResult
 from llmc.runtime.model import CompiledModel, ModelInfo
 from llmc.runtime.tokenizer import Tokenizer
 

@@ -12,7 +12,8 @@ import llmc
 from llmc.errors import InputError
 from llmc.runtime import generate
 from llmc.runtime.chat import Chat, Turn
-from llmc.runtime.generate import GenerationOptions, Generator
+from llmc.runtime.generate import Generator
+from llmc.runtime.generation import GenerationOptions
 from llmc.runtime.sampling import SamplingOptions
 from llmc.runtime.tokenizer import Tokenizer
 from tests.llmc.runtime.conftest import ToyExecutable
