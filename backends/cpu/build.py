@@ -161,18 +161,18 @@ def _compile(code: Code, text: str, name: str, work: Path, made: str, system: Pa
     def compile() -> None:
         toolchain.run([*code.compile, "-c", "-o", made, name], work, made, code.target.machine)
 
-    if system and FIRST.match(text):
-        (work / PRECOMPILED).symlink_to(system)
-        try:
-            return compile()
-        except ToolchainError as error:  # of the text, which is said again without the header, or of the header
-            problem = str(error)
-        finally:
-            (work / PRECOMPILED).unlink()
+    if system is None or not FIRST.match(text):
         compile()
-        _tell_slow(problem)
+        return
+    (work / PRECOMPILED).symlink_to(system)
+    try:
+        compile()
+    except ToolchainError as error:  # of the text, which is said again without the header, or of the header
+        (work / PRECOMPILED).unlink()
+        compile()
+        _tell_slow(str(error))
     else:
-        compile()
+        (work / PRECOMPILED).unlink()
 
 
 def _write(texts: Mapping[str, str], folder: Path) -> None:
