@@ -85,7 +85,8 @@ def test_a_side_that_waited_for_a_disk_is_named(sit):
     run({})
     data = json.loads(path.read_text())
     assert [one["faults"] for one in data["runs"]] == [0, 21] * 2
-    assert f"Memory was short: pages were read from a disk within samples: {BAD.label} 21" in path.with_suffix(".md").read_text()
+    told = f"Memory was short: pages were read from a disk within samples: {BAD.label} 21."
+    assert told in path.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("how", ["killed", "amid its answer"])
