@@ -29,6 +29,7 @@ def llmc_passes(register: Callable[[str, str], None]) -> None:
     register("fuse-qkv", "llmc.passes.fusion.qkv:FuseQKV")
     register("fuse-gate-up", "llmc.passes.fusion.gate_up:FuseGateUp")
     register("fuse-residual-norm", "llmc.passes.fusion.residual_norm:FuseResidualNorm")
+    register("fuse-gated-linear", "llmc.passes.fusion.gated_linear:FuseGatedLinear")
     register("fuse-rounding", "llmc.passes.fusion.rounding:FuseRounding")
     register("fuse-rope-cache", "llmc.passes.fusion.rope_cache:FuseRopeCache")
     register("cast-bfloat16", "llmc.passes.quantization.cast_bfloat16:CastBfloat16")
@@ -43,10 +44,14 @@ def llmc_recipes(register: Callable[[str, list[Any], str], None]) -> None:
     register("fuse", FUSE, "Raise and merge; weights stay as they are, no number changes beyond rounding.")
     register("bf16", [*FUSE, "cast-bfloat16"], "Weights and what they are multiplied with in bfloat16: half of the bytes.")
     eight = {"name": "quantize", "bits": 8}
-    register("int8", [*FUSE, eight, "fuse-rounding"], "Weights and activations in 8 bits: a quarter of the bytes.")
+    register(
+        "int8",
+        [*FUSE, eight, "fuse-gated-linear", "fuse-rounding"],
+        "Weights and activations in 8 bits: a quarter of the bytes.",
+    )
     four = {"name": "quantize", "bits": 4, "group_size": 32, "embeddings": True}
     register(
         "int4",
-        [*FUSE, four, "fuse-rounding"],
+        [*FUSE, four, "fuse-gated-linear", "fuse-rounding"],
         "Weights in 4 bits by groups of 32, head and tables too; activations in 8: a seventh of the bytes.",
     )

@@ -27,7 +27,7 @@ class CpuBackend(Backend):
     formats = ("f32", "f16", "bf16", "int8", *INT4)
     fused = frozenset((
         "add_rms_norm", "add_layer_norm", "rounded_rms_norm", "rounded_layer_norm",
-        "rounded_gated", "rounded_silu", "rounded_relu", "rounded_gelu", "rope_attention",
+        "gated_linear", "rounded_gated", "rounded_silu", "rounded_relu", "rounded_gelu", "rope_attention",
     ))  # fmt: skip
     stored = (artifact.FACTS_FILE, artifact.WEIGHTS_FILE, artifact.LIBRARY_FILE)
     built = (artifact.LIBRARY_FILE,)

@@ -79,4 +79,4 @@ def _unrounded(program: Program) -> Program:
 
 def _rounds(user: Node, rows: Node) -> bool:
     """Whether all that a node does with rows that were rounded is to round them in the same way."""
-    return user.target is ops.linear and user.kwargs.get("activations") == rows.kwargs["to"]
+    return user.target in ops.ROUNDING and user.kwargs.get("activations") == rows.kwargs["to"]

@@ -30,7 +30,7 @@ class FuseRounding(Pass):
 
     def run(self, program: Program, ctx: PassContext) -> Program:
         editor = program.edit(self.name)
-        rounding = [n for n in editor.nodes if n.target is ops.linear and n.kwargs.get("activations", "float32") != "float32"]
+        rounding = [n for n in editor.nodes if n.target in ops.ROUNDING and n.kwargs.get("activations", "float32") != "float32"]
         for value in dict.fromkeys(node.args[0] for node in rounding):
             maker = maker_of(value)  # type: ignore[arg-type]
             if maker.target not in ops.ROUNDED:
@@ -62,7 +62,7 @@ def obstacle(value: Node, maker: Node) -> str | None:
     """Why the rows cannot be rounded where they are made, or None."""
     if maker is value and maker.target in WITH_SUM:
         return f"'{maker.name}' gives a sum and its norm, and only norms are rounded"
-    others = [user for user in value.users if user.target is not ops.linear]
+    others = [user for user in value.users if user.target not in ops.ROUNDING]
     if others:
         return f"'{others[0].name}' reads it as it is"
     if len({user.kwargs.get("activations") for user in value.users}) > 1:

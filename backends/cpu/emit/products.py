@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
+from llmc.backends.cpu.emit.pointwise import ACTIVATIONS
 from llmc.backends.cpu.emit.table import emits, given
-from llmc.backends.cpu.loops import broadcast_steps, contiguous_steps, element, located, nest, row_loop
-from llmc.backends.cpu.pack import PANELS, PLAIN, group_of, padded
+from llmc.backends.cpu.loops import broadcast_steps, contiguous_steps, element, located, map_rows, nest, row_loop
+from llmc.backends.cpu.pack import LANES, PANELS, PLAIN, group_of, padded
 from llmc.backends.cpu.plan import Location
 from llmc.ir.formats import Format, Integer
 from llmc.ir.program import type_of
@@ -75,14 +76,35 @@ def with_zeros(read: Kernels, parts: list[str]) -> list[str]:
 
 @emits("linear")
 def _linear(g: Generator, node: Node) -> None:
+    multiply(g, node, g.new(node))
+
+
+@emits("gated_linear")
+def _gated_linear(g: Generator, node: Node) -> None:
+    size = int(type_of(node).shape[-1])
+    gate = ACTIVATIONS[str(node.kwargs["activation"])]
+    if group_read(g, node) and size % LANES == 0:  # gates fill whole panels
+        multiply(g, node, g.new(node), gate)
+        return
+    lead, target = type_of(node).fixed[:-1], g.new(node)
+    both = g.scratch(f"{node.name}_both", 2 * type_of(node).width, "float32")
+    multiply(g, node, both)
+    steps = contiguous_steps((*lead, 2 * size))
+    halves = [located(both, steps, start) for start in (0, size)]
+    out = located(target, contiguous_steps((*lead, size)))
+    text = map_rows(g.count(node), (*lead, size), out, halves, f"{gate}({{0}}) * {{1}}")
+    g.add(node, text, target, rows=g.count(node), reads=[both], note="")
+
+
+def multiply(g: Generator, node: Node, target: Location, gate: str = "") -> None:
+    """The product of a node's rows with its weight, or, of whole numbers, what `gate` makes of its halves."""
     n, k = (int(size) for size in type_of(node.args[1]).shape)
     outer = type_of(node.args[0]).width // k
     x = g.read(node, 0) if outer == 1 else g.packed(node, 0)
     rows = Rows(x, x.stride if outer == 1 else k, k, outer, times(g.count(node), outer))
-    call = product(g, node, 1, n, rows)
+    call = product(g, node, 1, n, rows, *([gate] if gate else []))
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     weight = ", ".join(with_zeros(call.read, g.parts(node, 1, call.layout)))
-    target = g.new(node)
     text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team);"
     g.add(node, text, target, reads=call.reads)
 
@@ -118,8 +140,11 @@ class Product:
         return f"{{{', '.join(pointers)}}}" if len(pointers) > 1 else pointers[0] + self.ending
 
 
-def product(g: Generator, node: Node, slot: int, n: int, rows: Rows) -> Product:
-    """Statements that round the rows as the node says, and the kernel for a weight of n outputs that takes them so."""
+def product(g: Generator, node: Node, slot: int, n: int, rows: Rows, *more: str) -> Product:
+    """Statements that round the rows as the node says, and the kernel for a weight of n outputs that takes them so.
+
+    more: its last template arguments.
+    """
     names = g.weights(node, slot)
     layout, form = g.packer.product_layout(names), g.program.weights[names[0]].format
     read, activations = kernels_of(layout, form), str(node.kwargs.get("activations", "float32"))
@@ -128,7 +153,7 @@ def product(g: Generator, node: Node, slot: int, n: int, rows: Rows) -> Product:
         g.refuse(node, f"sums of {group} products of bytes need more than 32 bits; quantize this weight to 4 bits, in groups")
     if read.rounded and activations == read.activations:
         whole = activations == "int8"
-        kernel = g.kernel(INTEGER if whole else FLOAT, f"linear_{read.rounded}", n, rows.k, *read.arguments)
+        kernel = g.kernel(INTEGER if whole else FLOAT, f"linear_{read.rounded}", n, rows.k, *read.arguments, *more)
         return Product(kernel, layout, read, quantized(g, node, rows, group) if whole else in_bfloat16(g, node, rows))
     kernel = g.kernel(FLOAT, f"linear_{read.plain}", n, rows.k, *read.arguments)
     if activations != "float32":

@@ -75,7 +75,7 @@ def common_group(g: Generator, node: Node) -> int | None:
     layers = g.program.blocks.layers if g.program.blocks else ()
     layer = {inner: number for number, nodes in enumerate(layers) for inner in nodes}
     users = [(user, layer.get(each)) for each in g.counterparts(node) for user in each.users]
-    if any(user.target is not ops.linear or layer.get(user) != own for user, own in users):
+    if any(user.target not in ops.ROUNDING or layer.get(user) != own for user, own in users):
         return None
     groups = {group_read(g, user) for user in node.users}
     return groups.pop() if len(groups) == 1 else None

@@ -28,12 +28,14 @@ template <int N, int K, int GROUP, bool ZEROS>
 void linear_w4(const float* x, int64_t stride, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias,
                float* y, int64_t rows, Team team);
 
-// The same with x in bfloat16, two in a word and the last filled up, and with x rounded to whole numbers.
+// The same with x in bfloat16, two in a word and the last filled up, and with x rounded to whole numbers. GATE: y[rows][N / 2] is
+// GATE of the first half of a row, element by element times the second.
+typedef float (*Function)(float);
 template <int N, int K>
 void linear_bf16(const uint16_t* x, const uint16_t* w, const float* bias, float* y, int64_t rows, Team team);
-template <int N, int K>
+template <int N, int K, Function GATE = nullptr>
 void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team);
-template <int N, int K, int GROUP, bool ZEROS>
+template <int N, int K, int GROUP, bool ZEROS, Function GATE = nullptr>
 void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias, float* y,
                  int64_t rows, Team team);
 

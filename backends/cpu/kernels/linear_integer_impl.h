@@ -2,6 +2,7 @@
 // scale * (exact sum of products): the same for one row and for many, and for any number of threads. ROWS_BYTES and CODES_BYTES
 // come from the file that includes this (backends/cpu/cuts.py).
 #pragma once
+#include "functions.h"
 #include "integers.h"
 #include "linear.h"
 #include "split.h"
@@ -100,10 +101,13 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
         for (int p = 0; p < PANELS; p++) acc[r][p] = total[r][p];
 }
 
-template <class W, int N, int K>
+// GATE: of a feed-forward, whose outputs are gates and as many that are multiplied with GATE of them; null of any other.
+template <class W, int N, int K, Function GATE>
 struct IntegerProduct {
+    static_assert(!GATE || N % (2 * LANES) == 0, "gates fill whole panels");
+    static constexpr int ROW = GATE ? N / 2 : N;                                                 // of a row of y
     static constexpr int GROUPS = (K + W::GROUP - 1) / W::GROUP;
-    static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (N + LANES - 1) / LANES;   // of a row; panels
+    static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (ROW + LANES - 1) / LANES;   // of a row; panels
     static constexpr int LINES = step_bytes(W::STORAGE) / 64;                                      // of 32 inputs of a panel
     static constexpr int64_t PANEL = SIZE / STEP * LINES * 64;
     static constexpr Storage UNPACKED = W::STORAGE == NIBBLES ? CODES : W::STORAGE;
@@ -120,7 +124,8 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void put(int64_t panel, int64_t r0, const Lanes acc[ROWS][PANELS]) const {
         const float *const scales = x.scale + r0, *const biases = bias;   // read once: what is stored could be where they are
-        float* const to = y + r0 * N;
+        const bool times = GATE && panel >= COUNT;
+        float* const to = y + r0 * ROW + (times ? panel - COUNT : panel) * LANES;
         if constexpr (N % LANES == 0) {
             Lanes added[PANELS];
             for (int p = 0; p < PANELS && biases; p++) added[p] = load(biases + (panel + p) * LANES);
@@ -129,15 +134,25 @@ struct IntegerProduct {
                 const Lanes scale = all(scales[r]);
 #pragma GCC unroll 4
                 for (int p = 0; p < PANELS; p++) {
-                    const Lanes v = acc[r][p] * scale;
-                    store(to + r * N + (panel + p) * LANES, biases ? v + added[p] : v);
+                    Lanes v = acc[r][p] * scale;
+                    if (biases) v += added[p];
+                    float* const at = to + r * ROW + p * LANES;
+                    store(at, GATE ? times ? v * load(at) : gates(v) : v);
                 }
             }
         } else {
             for (int p = 0; p < PANELS; p++)
                 for (int r = 0; r < ROWS; r++)
-                    put_lanes<N>(acc[r][p] * all(scales[r]), biases, to + r * N, (panel + p) * LANES);
+                    put_lanes<N>(acc[r][p] * all(scales[r]), biases, y + (r0 + r) * N, (panel + p) * LANES);
         }
+    }
+
+    static Lanes gates(const Lanes& v) {
+        float x[LANES];
+        store(x, v);
+        if constexpr (GATE)
+            for (int i = 0; i < LANES; i++) x[i] = GATE(x[i]);
+        return load(x);
     }
 
     void prepare(int64_t r0, int rows, int32_t* minus) const {
@@ -145,6 +160,23 @@ struct IntegerProduct {
     }
 
     const uint8_t* codes(int64_t panel) const { return w.codes + panel * PANEL; }
+
+    // f(std::integral_constant<int, PANELS>, panel, next) for all panels from p0 to p1, those of gates before what is multiplied with
+    // them. next: of those that follow; the last ones announce nothing new.
+    template <class F>
+    void walk(int64_t p0, int64_t p1, F f) const {
+        const auto some = [&](auto panels, int64_t p, int64_t next) {
+            if constexpr (GATE) f(panels, p, COUNT + p);
+            f(panels, GATE ? COUNT + p : p, next);
+        };
+        int64_t p = p0;
+        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) {
+            const int64_t last = GATE ? COUNT + p : p;
+            some(std::integral_constant<int, TILE_PANELS>(), p, p + 2 * TILE_PANELS <= p1 ? p + TILE_PANELS : last);
+        }
+        if constexpr (COUNT % TILE_PANELS)
+            for (; p < p1; p++) some(std::integral_constant<int, 1>(), p, GATE ? COUNT + p : p);
+    }
 
     // Few rows: each weight is read once, and taken apart in registers. The panels that are next are announced meanwhile, each line
     // once: what is a fixed distance ahead of one panel would be in the other, which is being read.
@@ -160,13 +192,7 @@ struct IntegerProduct {
     void few_rows(int64_t p0, int64_t p1, int64_t r0) const {
         int32_t minus[ROWS * GROUPS];
         prepare(r0, ROWS, minus);
-        int64_t p = p0;
-        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) {
-            const int64_t next = p + 2 * TILE_PANELS <= p1 ? p + TILE_PANELS : p;   // the last ones announce nothing new
-            few<ROWS, TILE_PANELS>(p, next, r0, minus);
-        }
-        if constexpr (COUNT % TILE_PANELS)
-            for (; p < p1; p++) few<ROWS, 1>(p, p, r0, minus);
+        walk(p0, p1, [&](auto panels, int64_t p, int64_t next) { few<ROWS, panels.value>(p, next, r0, minus); });
     }
 
     // A few more than a tile of nibbles: panels are still in the first cache when the second tile reads them.
@@ -180,25 +206,22 @@ struct IntegerProduct {
     void two_tiles(const Share<TILE_PANELS>& share) const {
         int32_t minus[2 * FEW * GROUPS];
         prepare(share.r0, int(share.r1 - share.r0), minus);
-        int64_t p = share.p0;
-        for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) {
-            const int64_t next = p + 2 * TILE_PANELS <= share.p1 ? p + TILE_PANELS : p;
-            twice<TILE_PANELS>(p, next, share.r0, share.r1, minus);
-        }
-        if constexpr (COUNT % TILE_PANELS)
-            for (; p < share.p1; p++) twice<1>(p, p, share.r0, share.r1, minus);
+        walk(share.p0, share.p1, [&](auto panels, int64_t p, int64_t next) {
+            twice<panels.value>(p, next, share.r0, share.r1, minus);
+        });
     }
 
     // Many rows: codes are taken apart once, and those of the next panels are announced meanwhile.
     template <int PANELS>
-    void many(int64_t panel, int64_t r0, int64_t r1) const {
+    void many(int64_t panel, int64_t next, int64_t r0, int64_t r1) const {
         Lanes acc[CHUNK < GROUPS ? MANY : 1][PANELS] = {};
         alignas(64) uint8_t unpacked[W::STORAGE == NIBBLES ? int64_t(PANELS) * CHUNK * W::GROUP * LANES : 1];
         for (int g = 0; g < GROUPS; g += CHUNK) {
             const int stop = std::min(g + CHUNK, GROUPS), steps = (stop - g) * (W::GROUP / STEP);
-            const uint8_t* start = codes(panel) + int64_t(g) * (W::GROUP / STEP) * LINES * 64;
+            const int64_t before = int64_t(g) * (W::GROUP / STEP) * LINES * 64;
+            const uint8_t* start = codes(panel) + before;
             const int tiles = int((r1 - r0 + TILE - 1) / TILE), lines = W::STORAGE == NIBBLES ? 1 : (LINES + tiles - 1) / tiles;
-            Codes from{start, PANEL, start + PANELS * PANEL, PANEL, lines};
+            Codes from{start, PANEL, codes(next) + before, PANEL, lines};
             if constexpr (W::STORAGE == NIBBLES) {
                 for (int p = 0; p < PANELS; p++) unpack(start + p * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
                 from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
@@ -218,7 +241,7 @@ struct IntegerProduct {
         int32_t minus[ROWS * GROUPS];
         prepare(r, ROWS, minus);
         for (int i = 0; i < ROWS; i++)
-            for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * N + (panel + p) * LANES);
+            for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * ROW + (panel % COUNT + p) * LANES);
         const int8_t* values = x.values + r * SIZE;
         if constexpr (CHUNK < GROUPS) {
             tile<UNPACKED, ROWS, PANELS, W::STORAGE == NIBBLES ? 1 : -1, GROUPS>(w, from, panel, values, minus, g, stop, acc);
@@ -240,25 +263,22 @@ struct IntegerProduct {
         if constexpr (W::STORAGE == NIBBLES)
             if (share.r1 - share.r0 <= 2 * FEW) return two_tiles(share);
         by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) {
-            int64_t p = share.p0;
-            for (; p + TILE_PANELS <= share.p1; p += TILE_PANELS) many<TILE_PANELS>(p, r, stop);
-            if constexpr (COUNT % TILE_PANELS)
-                for (; p < share.p1; p++) many<1>(p, r, stop);
+            walk(share.p0, share.p1, [&](auto panels, int64_t p, int64_t next) { many<panels.value>(p, next, r, stop); });
         });
     }
 };
 
-template <int N, int K, int GROUP, bool ZEROS>
+template <int N, int K, int GROUP, bool ZEROS, Function GATE>
 void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias, float* y,
                  int64_t rows, Team team) {
     typedef FourBits<GROUP, ZEROS> W;
-    IntegerProduct<W, N, K>{W{w, scale, zero}, x, bias, y}.run(rows, team);
+    IntegerProduct<W, N, K, GATE>{W{w, scale, zero}, x, bias, y}.run(rows, team);
 }
 
-template <int N, int K>
+template <int N, int K, Function GATE>
 void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team) {
     typedef EightBits<padded(K)> W;
-    IntegerProduct<W, N, K>{W{w, scale}, x, bias, y}.run(rows, team);
+    IntegerProduct<W, N, K, GATE>{W{w, scale}, x, bias, y}.run(rows, team);
 }
 
 }  // namespace llmc

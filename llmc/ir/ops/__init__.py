@@ -7,8 +7,10 @@ from llmc.ir.ops.contractions import embedding, linear, matmul, round_rows
 from llmc.ir.ops.experts import expert_linear, top_k, top_k_indices
 from llmc.ir.ops.fused import (
     ROUNDED,
+    ROUNDING,
     add_layer_norm,
     add_rms_norm,
+    gated_linear,
     rope_attention,
     rounded_add_layer_norm,
     rounded_add_rms_norm,
@@ -80,6 +82,7 @@ __all__ = [
     "OPS",
     "REDUCTIONS",
     "ROUNDED",
+    "ROUNDING",
     "UNARY",
     "VIEWS",
     "Op",
@@ -101,6 +104,7 @@ __all__ = [
     "expand",
     "expert_linear",
     "gated",
+    "gated_linear",
     "ge",
     "gelu",
     "gt",

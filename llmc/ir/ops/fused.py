@@ -13,7 +13,7 @@ from torch import Tensor
 from llmc.ir.composite import fused
 from llmc.ir.op import require
 from llmc.ir.ops.attention import attention
-from llmc.ir.ops.contractions import round_rows
+from llmc.ir.ops.contractions import linear, round_rows
 from llmc.ir.ops.norms import gated, layer_norm, rms_norm, rope
 from llmc.ir.ops.pointwise import add, gelu, relu, silu
 from llmc.ir.ops.views import concat, reshape, slice_
@@ -82,6 +82,19 @@ def rounded_add_layer_norm(
 
 
 @fused
+def gated_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str, activations: str = "float32"
+) -> Tensor:
+    """The gate and up projections of a feed-forward and what is made of them, `[T, ..., N]`: x `[T, ..., K]`, weight `[2 N, K]`
+    and bias `[2 N]`, the gate's first."""
+    both = linear(x, weight, bias, activations=activations)
+    last, size = len(both.shape) - 1, both.shape[-1]
+    require(size % 2 == 0, f"gates and as many others are no {size} outputs")
+    gate, up = (slice_(both, dim=last, start=start, stop=start + size // 2) for start in (0, size // 2))
+    return gated(gate, up, activation=activation)
+
+
+@fused
 def rounded_gated(gate: Tensor, up: Tensor, *, activation: str, to: str) -> Tensor:
     """A gated activation whose rows are rounded for the products that read them."""
     return round_rows(gated(gate, up, activation=activation), to=to)
@@ -126,6 +139,9 @@ def rope_attention(
     rest = {"scale": scale, "score": score, "admits": admits, "causal": causal, "context": context}
     return attention(turned_q, turned_k, v, sinks, **rest)
 
+
+ROUNDING = (linear, gated_linear)
+"""Ops that round the rows of their first operand as their attribute `activations` says."""
 
 ROUNDED = {
     rms_norm: rounded_rms_norm,

@@ -30,6 +30,18 @@ def activation(op: Op, **own: Any) -> Build:
     return lambda e, a, b, **attributes: e.op(op, *([a, b] if op is ops.rounded_gated else [a]), **own, **attributes)
 
 
+def gates(format: str, size: int, biased: bool) -> Build:
+    """Twice as many outputs as the result has."""
+
+    def build(e: Editor, a: Node, b: Node) -> Node:
+        bias = [weight(e, 2 * size)] if biased else []
+        activations = "int8" if format == "int8" else "float32"
+        w = e.weight(stored(format, 2 * size, WIDTH), "w")
+        return e.op(ops.gated_linear, a, w, *bias, activation="silu", activations=activations)
+
+    return build
+
+
 SUMS: dict[str, Build] = {
     "add_rms_norm": norm(ops.add_rms_norm, True, 1),
     "add_rms_norm-plain": norm(ops.add_rms_norm, True, 0),
@@ -42,6 +54,8 @@ SUMS: dict[str, Build] = {
 OTHERS: dict[str, Build] = {
     "rounded_rms_norm": norm(ops.rounded_rms_norm, False, 1),
     "rounded_layer_norm": norm(ops.rounded_layer_norm, False, 2),
+    "gated_linear": gates("int8", 32, True),
+    "gated_linear-floats": gates("f32", 21, False),
     "rounded_gated": activation(ops.rounded_gated, activation="silu"),
     "rounded_gated-gelu": activation(ops.rounded_gated, activation="gelu_tanh"),
     "rounded_silu": activation(ops.rounded_silu),

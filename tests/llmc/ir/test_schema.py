@@ -44,6 +44,7 @@ def cases():
             yield "linear", (x, other), {}
             yield "linear", (x, TensorType("float32", (4, 4)), other), {}
             yield "embedding", (x, other), {}
+            yield "gated_linear", (x, other), {"activation": "silu"}
             yield "rms_norm", (x, other), {"eps": 1e-5}
             yield "layer_norm", (x, TensorType("float32", (4,)), other), {"eps": 1e-5}
             yield from norms(x, other)
