@@ -56,7 +56,7 @@ inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     const bool finite = bits < 0x7F800000;
     const float steep = 127.0f / largest, inverse = finite && steep <= 3.4028235e38f ? steep : 0;
     if (finite)
-        for (int k = 0; k < K; k++) q[k] = int8_t(int32_t(x[k] * inverse + 12582912.0f - 12582912.0f));  // to nearest, half to even
+        for (int k = 0; k < K; k++) q[k] = int8_t(__builtin_bit_cast(int32_t, x[k] * inverse + 12582912.0f));   // half to even
     for (int k = finite ? K : 0; k < padded(K, GROUP); k++) q[k] = 0;
     for (int g = 0; g < padded(K, GROUP) / GROUP; g++) {
         int32_t sum = 0;

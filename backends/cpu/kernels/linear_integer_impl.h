@@ -46,10 +46,11 @@ inline void unpack(const uint8_t* nibbles, int steps, uint8_t* codes) {
         }
 }
 
-// Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. next: what is announced meanwhile, so many lines
-// of each panel for every 32 inputs.
+// Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. scales: of CODES, as floats, those of a panel's
+// groups together. next: what is announced meanwhile, so many lines of each panel for every 32 inputs.
 struct Codes {
     const uint8_t* codes;
+    const float* scales;
     int64_t panel_bytes;
     const uint8_t* next;
     int64_t next_panel;
@@ -90,7 +91,8 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
         }
 #pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) {
-            const Lanes scale = w.scales((panel + p) * GROUPS + g);
+            const Lanes scale =
+                STORAGE == CODES ? load(from.scales + (p * GROUPS + g) * LANES) : w.scales((panel + p) * GROUPS + g);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) total[r][p] = madd(floats(s[r][p]), scale, total[r][p]);
         }
@@ -161,8 +163,8 @@ struct IntegerProduct {
 
     const uint8_t* codes(int64_t panel) const { return w.codes + panel * PANEL; }
 
-    // f(std::integral_constant<int, PANELS>, panel, next) for all panels from p0 to p1, those of gates before what is multiplied with
-    // them. next: of those that follow; the last ones announce nothing new.
+    // f(std::integral_constant<int, PANELS>, panel, next) for all panels from p0 to p1, those of gates before what is multiplied
+    // with them. next: those that follow; the last ones announce nothing new.
     template <class F>
     void walk(int64_t p0, int64_t p1, F f) const {
         const auto some = [&](auto panels, int64_t p, int64_t next) {
@@ -183,7 +185,7 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void few(int64_t panel, int64_t next, int64_t r0, const int32_t* minus) const {
         Lanes acc[ROWS][PANELS] = {};
-        const Codes from{codes(panel), PANEL, codes(next), PANEL, LINES};
+        const Codes from{codes(panel), nullptr, PANEL, codes(next), PANEL, LINES};
         tile<W::STORAGE, ROWS, PANELS, LINES, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
         put<ROWS, PANELS>(panel, r0, acc);
     }
@@ -211,17 +213,20 @@ struct IntegerProduct {
         });
     }
 
-    // Many rows: codes are taken apart once, and those of the next panels are announced meanwhile.
+    // Many rows: codes are taken apart once, scales become floats, and those of the next panels are announced meanwhile.
     template <int PANELS>
-    void many(int64_t panel, int64_t next, int64_t r0, int64_t r1) const {
+    void many(int64_t panel, int64_t next, int64_t r0, int64_t r1, const int32_t* minus) const {
         Lanes acc[CHUNK < GROUPS ? MANY : 1][PANELS] = {};
         alignas(64) uint8_t unpacked[W::STORAGE == NIBBLES ? int64_t(PANELS) * CHUNK * W::GROUP * LANES : 1];
+        alignas(64) float scales[W::STORAGE == NIBBLES ? PANELS * GROUPS * LANES : 1];
+        if constexpr (W::STORAGE == NIBBLES)
+            for (int i = 0; i < PANELS * GROUPS; i++) store(scales + i * LANES, w.scales(panel * GROUPS + i));
         for (int g = 0; g < GROUPS; g += CHUNK) {
             const int stop = std::min(g + CHUNK, GROUPS), steps = (stop - g) * (W::GROUP / STEP);
             const int64_t before = int64_t(g) * (W::GROUP / STEP) * LINES * 64;
             const uint8_t* start = codes(panel) + before;
             const int tiles = int((r1 - r0 + TILE - 1) / TILE), lines = W::STORAGE == NIBBLES ? 1 : (LINES + tiles - 1) / tiles;
-            Codes from{start, PANEL, codes(next) + before, PANEL, lines};
+            Codes from{start, scales, PANEL, codes(next) + before, PANEL, lines};
             if constexpr (W::STORAGE == NIBBLES) {
                 for (int p = 0; p < PANELS; p++) unpack(start + p * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
                 from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
@@ -230,16 +235,15 @@ struct IntegerProduct {
             by_tiles<(TILE + 1) / 2, TILE>(r0, r1, [&](auto rows, int64_t r) {
                 Codes part = from;
                 part.next += int64_t(turn++ * lines % LINES) * steps * 64;
-                block<rows.value, PANELS>(part, panel, r, g, stop, acc + (CHUNK < GROUPS ? r - r0 : 0));
+                block<rows.value, PANELS>(part, panel, r, g, stop, minus + (r - r0) * GROUPS, acc + (CHUNK < GROUPS ? r - r0 : 0));
             });
         }
     }
 
     // A function of its own: with others around it, g++ keeps sums in memory.
     template <int ROWS, int PANELS>
-    __attribute__((noinline)) void block(const Codes& from, int64_t panel, int64_t r, int g, int stop, Lanes acc[][PANELS]) const {
-        int32_t minus[ROWS * GROUPS];
-        prepare(r, ROWS, minus);
+    __attribute__((noinline)) void block(const Codes& from, int64_t panel, int64_t r, int g, int stop, const int32_t* minus,
+                                         Lanes acc[][PANELS]) const {
         for (int i = 0; i < ROWS; i++)
             for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * ROW + (panel % COUNT + p) * LANES);
         const int8_t* values = x.values + r * SIZE;
@@ -263,7 +267,9 @@ struct IntegerProduct {
         if constexpr (W::STORAGE == NIBBLES)
             if (share.r1 - share.r0 <= 2 * FEW) return two_tiles(share);
         by_parts(share.r0, share.r1, MANY, [&](int64_t r, int64_t stop) {
-            walk(share.p0, share.p1, [&](auto panels, int64_t p, int64_t next) { many<panels.value>(p, next, r, stop); });
+            int32_t minus[MANY * GROUPS];
+            prepare(r, int(stop - r), minus);
+            walk(share.p0, share.p1, [&](auto panels, int64_t p, int64_t next) { many<panels.value>(p, next, r, stop, minus); });
         });
     }
 };

@@ -7,67 +7,74 @@ namespace llmc {
 
 constexpr int AT_ONCE = 8;   // rows that are multiplied at once, at most
 
-// y[r] = y[r] + sum over i < n of x[r][i] w[i], in the order of i, for ROWS rows and COLUMNS vectors of columns; w as it is kept,
-// ws elements from row to row. y is taken for zero if it is fresh. MASKED: only where in[r][i] is not 0, as what is left out may be
-// no number. What lies at `ahead` as w does is fetched: few rows wait for memory.
-template <Kept KEPT, int ROWS, int COLUMNS, bool MASKED>
-inline void multiply(const float* x, const int32_t* in, int64_t xs, const char* w, int64_t ws, int n, const char* ahead,
-                     bool fresh, float* y, int64_t ys) {
+// Rows of what is multiplied: blocks of `each` rows of elements as they are kept, `stride` of them apart; what lies at `ahead` as
+// the first block does is fetched meanwhile, as few rows wait for memory.
+struct Multiplied {
+    const char* const* blocks;
+    int64_t stride;
+    int each;
+    const char* ahead;
+};
+
+// y[r] = y[r] + sum over i < n of x[r][i] w[i], in the order of i, for ROWS rows, which are XS apart in x and YS in y, and COLUMNS
+// vectors of columns from `column` on. y is taken for zero if it is fresh. MASKED: only where in[r][i] is not 0, as what is left
+// out may be no number.
+template <Kept KEPT, int ROWS, int COLUMNS, bool MASKED, int XS, int YS>
+inline void multiply(const float* x, const int32_t* in, const Multiplied& w, int column, int n, bool fresh, float* y) {
     constexpr int bytes = kept_bytes(KEPT);
     Lanes sum[ROWS][COLUMNS] = {};
     if (!fresh)
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int c = 0; c < COLUMNS; c++) sum[r][c] = load(y + r * ys + c * LANES);
-    for (int i = 0; i < n; i++) {
-        Lanes column[COLUMNS];
-#pragma GCC unroll 4
-        for (int c = 0; c < COLUMNS; c++) {
-            const int64_t at = (i * ws + c * LANES) * bytes;
-            column[c] = load_kept<KEPT>(w + at);
-            if (ROWS <= 4 && c * LANES * bytes % 64 == 0) __builtin_prefetch(ahead + at, 0, 2);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const Lanes element = all(x[r * xs + i]);
+            for (int c = 0; c < COLUMNS; c++) sum[r][c] = load(y + r * YS + column + c * LANES);
+    const char *const *block = w.blocks, *ahead = w.ahead + column * bytes;
+    for (int i = 0; i < n;) {
+        const char* at = *block++ + column * bytes;
+        for (const int stop = std::min(i + w.each, n); i < stop; i++, at += w.stride * bytes) {
+            Lanes element[COLUMNS];
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; c++) {
-                const Lanes next = madd(element, column[c], sum[r][c]);
-                sum[r][c] = MASKED ? choose(in[r * xs + i], next, sum[r][c]) : next;
+                element[c] = load_kept<KEPT>(at + c * LANES * bytes);
+                if (ROWS <= 4 && c * LANES * bytes % 64 == 0) __builtin_prefetch(ahead + (i * w.stride + c * LANES) * bytes, 0, 2);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                const Lanes factor = all(x[r * XS + i]);
+#pragma GCC unroll 4
+                for (int c = 0; c < COLUMNS; c++) {
+                    const Lanes next = madd(factor, element[c], sum[r][c]);
+                    sum[r][c] = MASKED ? choose(in[r * XS + i], next, sum[r][c]) : next;
+                }
             }
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-        for (int c = 0; c < COLUMNS; c++) store(y + r * ys + c * LANES, sum[r][c]);
+        for (int c = 0; c < COLUMNS; c++) store(y + r * YS + column + c * LANES, sum[r][c]);
 }
 
 // The same for N columns, in tiles of as many sums as there are registers for.
-template <Kept KEPT, int N, bool MASKED, int ROWS>
-inline void multiply_columns(const float* x, const int32_t* in, int64_t xs, const char* w, int64_t ws, int n, const char* ahead,
-                             bool fresh, float* y, int64_t ys) {
+template <Kept KEPT, int N, bool MASKED, int ROWS, int XS, int YS>
+inline void multiply_columns(const float* x, const int32_t* in, const Multiplied& w, int n, bool fresh, float* y) {
     constexpr int fit = SUMS * WIDTH / LANES / ROWS, vectors = (N + LANES - 1) / LANES, columns = std::min({fit, 4, vectors});
-    constexpr int bytes = LANES * kept_bytes(KEPT);
     int c = 0;
     for (; c + columns <= vectors; c += columns)
-        multiply<KEPT, ROWS, columns, MASKED>(x, in, xs, w + c * bytes, ws, n, ahead + c * bytes, fresh, y + c * LANES, ys);
+        multiply<KEPT, ROWS, columns, MASKED, XS, YS>(x, in, w, c * LANES, n, fresh, y);
     if constexpr (vectors % columns)
-        for (; c < vectors; c++)
-            multiply<KEPT, ROWS, 1, MASKED>(x, in, xs, w + c * bytes, ws, n, ahead + c * bytes, fresh, y + c * LANES, ys);
+        for (; c < vectors; c++) multiply<KEPT, ROWS, 1, MASKED, XS, YS>(x, in, w, c * LANES, n, fresh, y);
 }
 
 // The same for rows from..to, and up to seven before and after them. Three and four heads are often all that share keys: so FEW
 // are multiplied as they are, one kernel for each number. MANY: what goes beyond.
-template <Kept KEPT, int N, bool MASKED, bool FEW, bool MANY>
-inline void multiply_rows(int from, int to, const float* x, const int32_t* in, int64_t xs, const char* w, int64_t ws, int n,
-                          const char* ahead, bool fresh, float* y, int64_t ys) {
+template <Kept KEPT, int N, bool MASKED, bool FEW, bool MANY, int XS, int YS>
+inline void multiply_rows(int from, int to, const float* x, const int32_t* in, const Multiplied& w, int n, bool fresh, float* y) {
     constexpr int most = std::min(SUMS * WIDTH / LANES, AT_ONCE);
     const auto some = [&](auto count, int r) {
         constexpr int rows = count() < most ? count() : most;
-        const int32_t* mask = MASKED ? in + r * xs : in;
-        multiply_columns<KEPT, N, MASKED, rows>(x + r * xs, mask, xs, w, ws, n, ahead, fresh, y + r * ys, ys);
+        const int32_t* mask = MASKED ? in + r * XS : in;
+        multiply_columns<KEPT, N, MASKED, rows, XS, YS>(x + r * XS, mask, w, n, fresh, y + r * YS);
     };
     for (int r = from / AT_ONCE * AT_ONCE; r < to; r += most) {
         const int left = to - r;
@@ -82,18 +89,22 @@ inline void multiply_rows(int from, int to, const float* x, const int32_t* in, i
     }
 }
 
+// Whether rows from..to are so few that what they are multiplied with is widened in registers.
+constexpr bool are_few(int from, int to) { return to - from / AT_ONCE * AT_ONCE <= 4; }
+
 // The same with a block of COUNT elements as it is kept: for few rows widened in registers, for many once, in `room`.
-template <Kept KEPT, int COUNT, int N, bool MASKED>
-inline void multiply_block(int from, int to, const float* x, const int32_t* in, int64_t xs, const char* w, int64_t ws, int n,
-                           const char* ahead, bool fresh, float* room, float* y, int64_t ys) {
+template <Kept KEPT, int COUNT, int N, bool MASKED, int XS, int YS>
+inline void multiply_block(int from, int to, const float* x, const int32_t* in, const char* w, int64_t ws, int n,
+                           const char* ahead, bool fresh, float* room, float* y) {
+    const Multiplied kept{&w, ws, n, ahead};
     if constexpr (KEPT == Kept::float32) {
-        multiply_rows<KEPT, N, MASKED, true, true>(from, to, x, in, xs, w, ws, n, ahead, fresh, y, ys);
-    } else if (to - from / AT_ONCE * AT_ONCE <= 4) {
-        multiply_rows<KEPT, N, MASKED, true, false>(from, to, x, in, xs, w, ws, n, ahead, fresh, y, ys);
+        multiply_rows<KEPT, N, MASKED, true, true, XS, YS>(from, to, x, in, kept, n, fresh, y);
+    } else if (are_few(from, to)) {
+        multiply_rows<KEPT, N, MASKED, true, false, XS, YS>(from, to, x, in, kept, n, fresh, y);
     } else {
         widen<KEPT, COUNT>(w, room);
         const char* wide = reinterpret_cast<const char*>(room);
-        multiply_rows<Kept::float32, N, MASKED, false, true>(from, to, x, in, xs, wide, ws, n, wide, fresh, y, ys);
+        multiply_rows<Kept::float32, N, MASKED, false, true, XS, YS>(from, to, x, in, {&wide, ws, n, wide}, n, fresh, y);
     }
 }
 

@@ -71,23 +71,32 @@ public:
         alignas(64) float room[BLOCK * widest + LANES];
         for (int b = 0; b < count; b++) {
             const Block& now = block[b];
-            multiply_block<kept_keys, D * BLOCK, BLOCK, false>(from, to, query, in, D, now.keys, now.key_stride, D, now.values, true,
-                                                               room, s + b * BLOCK, CHUNK);
+            multiply_block<kept_keys, D * BLOCK, BLOCK, false, D, CHUNK>(from, to, query, in, now.keys, now.key_stride, D,
+                                                                         now.values, true, room, s + b * BLOCK);
             if (kept_keys == Kept::int8) rescale(from, to, b * BLOCK, now.key_scale);
         }
         bool all_in[CHUNK / BLOCK];
         for (int b = 0; b < count; b++) all_in[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
         exponentials(from, to, std::min(count * BLOCK, last[to - 1] - first * BLOCK + 1), partial);
-        for (int b = 0; b < count; b++) {
+        for (int b = 0, stop; b < count; b = stop) {
             const Block& now = block[b];
+            const int keys = last[to - 1] - (first + b) * BLOCK + 1;
+            stop = b + 1;
+            if (kept_values == Kept::float32 && all_in[b] && !are_few(from, to)) {   // sums stay in registers from block to block
+                const char* values[CHUNK / BLOCK] = {now.values};
+                for (; stop < count && all_in[stop]; stop++) values[stop - b] = block[stop].values;
+                multiply_rows<Kept::float32, DV, false, false, true, CHUNK, WIDE>(
+                    from, to, s + b * BLOCK, in, {values, now.value_stride, BLOCK, now.values}, std::min(keys, (stop - b) * BLOCK),
+                    b == 0, partial);
+                continue;
+            }
             const char* ahead = next + b < final ? blocks(next + b).keys : blocks(begin + b).keys + D * BLOCK * kept_bytes(kept_keys);
             if (kept_values == Kept::int8) rescale(from, to, b * BLOCK, now.value_scale);
-            const int keys = std::min(last[to - 1] - (first + b) * BLOCK + 1, BLOCK);
             constexpr int elements = DV * BLOCK;
-            const auto add =
-                all_in[b] ? multiply_block<kept_values, elements, DV, false> : multiply_block<kept_values, elements, DV, true>;
-            add(from, to, s + b * BLOCK, in + b * BLOCK, CHUNK, now.values, now.value_stride, keys, ahead, b == 0, room, partial,
-                WIDE);
+            const auto add = all_in[b] ? multiply_block<kept_values, elements, DV, false, CHUNK, WIDE>
+                                       : multiply_block<kept_values, elements, DV, true, CHUNK, WIDE>;
+            add(from, to, s + b * BLOCK, in + b * BLOCK, now.values, now.value_stride, std::min(keys, BLOCK), ahead, b == 0, room,
+                partial);
         }
     }
 
