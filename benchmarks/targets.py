@@ -27,7 +27,7 @@ TARGETS = (
     Target(SMALL, "prefill-512", "llmc-int4", 0.5, 2, Q4),
     Target(SMALL, "prefill-512", "llmc-int8", 0.5, 2, Q8),
     Target(SMALL, "prefill-512", "llmc-int4", None, 1.5, ("openvino-int4",)),
-    Target(SMALL, "prefill-512", "llmc-int8", None, 1.5, ("openvino-int8",)),
+    Target(SMALL, "prefill-512", "llmc-int8", None, 1.5, ("openvino-int8", "torchao-w8a8")),
     Target(SMALL, "prefill-512", "llmc-bf16", None, 1.1, TORCH),
     Target(SMALL, "decode-64x16", "llmc-int4", None, 2, Q4),
     Target(SMALL, "decode-64x16", "llmc-int8", None, 2, Q8),

@@ -55,14 +55,19 @@ inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     std::memcpy(&largest, &bits, 4);
     const bool finite = bits < 0x7F800000;
     const float steep = 127.0f / largest, inverse = finite && steep <= 3.4028235e38f ? steep : 0;
-    if (finite)
-        for (int k = 0; k < K; k++) q[k] = int8_t(__builtin_bit_cast(int32_t, x[k] * inverse + 12582912.0f));   // half to even
-    for (int k = finite ? K : 0; k < padded(K, GROUP); k++) q[k] = 0;
-    for (int g = 0; g < padded(K, GROUP) / GROUP; g++) {
-        int32_t sum = 0;
-        for (int i = 0; i < GROUP; i++) sum += q[g * GROUP + i];
-        sums[g] = sum;
-    }
+    // Of a number that this is added to, the last bits are the nearest whole number, half to even.
+    constexpr float middle = 12582912.0f;
+    const auto whole = [&](int k) {
+        return __builtin_bit_cast(uint32_t, (finite ? x[k] * inverse : 0.0f) + middle) - __builtin_bit_cast(uint32_t, middle);
+    };
+    const auto round_group = [&](int g, int count) {
+        uint32_t sum = 0;
+        for (int k = g * GROUP; k < g * GROUP + count; k++) q[k] = int8_t(whole(k)), sum += whole(k);
+        sums[g] = int32_t(sum);
+    };
+    for (int g = 0; g < K / GROUP; g++) round_group(g, GROUP);
+    if constexpr (K % GROUP) round_group(K / GROUP, K % GROUP);
+    for (int k = K; k < padded(K, GROUP); k++) q[k] = 0;
     return finite ? largest / 127.0f : NAN;
 }
 
