@@ -14,7 +14,8 @@ NOTHING = "**not measured**"
 
 
 def page(sittings: Sequence[Raw]) -> str:
-    """Markdown: a line for each target, and one for the memory of each of llmc's sides. A sitting is one of `Sitting.data`."""
+    """Markdown: a line for each target and sitting that measured it, and one for the memory of each of llmc's sides. A sitting
+    is one of `Sitting.data`."""
     return "\n".join(lines(sittings)) + "\n"
 
 
@@ -24,10 +25,10 @@ def lines(sittings: Sequence[Raw]) -> Iterator[str]:
     yield f"| {' | '.join(HEADINGS)} |"
     yield "|---|---|---:|---:|---:|---:|"
     missed = 0
-    for data in sittings:
-        shapes = dict.fromkeys(run["shape"] for run in [*data["runs"], *data["starts"]])
-        for target in [target for shape in shapes for target in targets_of(shape)]:
-            line = row(target, data)
+    shapes = dict.fromkeys(run["shape"] for data in sittings for run in [*data["runs"], *data["starts"]])
+    for target in [target for shape in shapes for target in targets_of(shape)]:
+        rows = [row(target, data) for data in sittings]
+        for line in [line for line in rows if NOTHING not in line] or [min(rows, key=lambda line: line.count(NOTHING))]:
             missed += "**" in line
             yield line
     starts = [line for data in sittings for line in memory(data)]

@@ -34,6 +34,9 @@ LANES, STEP = 16, 32
 BLOCK_BYTES = 1 << 24
 """Of the rows, as float32, that are packed at once."""
 
+PRODUCTS = ("linear", "gated_linear")
+"""Ops that read a weight in panels, as their second operand."""
+
 PLAIN, PANELS = "plain", "panels"
 """The layouts that any weight has: as it is computed with, and in panels of float32. Every other is the name of a format."""
 
@@ -125,7 +128,7 @@ class Packer:
 
     def __init__(self, program: Program) -> None:
         self.program, self.size = program, 0
-        self._multiplied = {str(node.args[1].target) for node in program.find("linear")}  # type: ignore[union-attr]
+        self._multiplied = {str(node.args[1].target) for name in PRODUCTS for node in program.find(name)}  # type: ignore[union-attr]
         self._copies: dict[tuple[str, str, int], list[Part]] = {}
 
     def product_layout(self, names: Sequence[str]) -> str:
@@ -134,10 +137,10 @@ class Packer:
         return PANELS if len(forms) > 1 or forms <= {"f32", "f16"} else forms.pop()
 
     def table_layout(self, names: Sequence[str]) -> str:
-        """How tables are stored that one statement looks up, a different one in each layer or one for all."""
-        multiplied = all(name in self._multiplied for name in names)
-        whole = all(isinstance(self.program.weights[name].format, Integer) for name in names)
-        return self.product_layout(names) if multiplied or whole else PLAIN
+        """How tables are kept that one statement looks up, a different one in each layer or one for all: in the format that
+        they have, and where that is float32, by rows."""
+        multiplied, layout = all(name in self._multiplied for name in names), self.product_layout(names)
+        return layout if multiplied or layout != PANELS else PLAIN
 
     def pack(self, name: str, layout: str, experts: int = 1) -> list[Part]:
         """The parts of a weight in a layout; the same for all who ask. experts: it holds the matrices of so many, by rows."""

@@ -6,6 +6,7 @@ from torch.fx import Node
 
 from llmc.ir import ops
 from llmc.ir.program import Program, origin_of, type_of
+from llmc.ir.types import Origin
 from llmc.pipeline.base import Pass, PassContext
 
 
@@ -20,7 +21,7 @@ class FuseGatedLinear(Pass):
 
     name = "fuse-gated-linear"
     provides = frozenset({"fused"})
-    after = frozenset({"quantize", "raise-gated", "fuse-gate-up"})
+    after = frozenset({"quantize", "cast-bfloat16", "raise-gated", "fuse-gate-up"})
     before = frozenset({"fuse-rounding"})
 
     def run(self, program: Program, ctx: PassContext) -> Program:
@@ -30,9 +31,10 @@ class FuseGatedLinear(Pass):
             if whole is None:
                 ctx.refused(origin_of(gated), "gate and up are no halves of one linear that nothing else reads")
                 continue
-            ctx.matched(origin_of(gated))
+            origin = Origin.merge([origin_of(whole), origin_of(gated)])
+            ctx.matched(origin)
             halves = gated.all_input_nodes
-            with editor.before(gated):
+            with editor.before(gated, origin):
                 fused = editor.op(ops.gated_linear, *whole.args, **whole.kwargs, activation=gated.kwargs["activation"])
                 editor.replace(gated, fused)
             for node in (gated, *halves, whole):

@@ -8,7 +8,7 @@ from llmc.ir import ops
 from llmc.ir.edit import Editor
 from llmc.ir.op import Op
 
-PRODUCTS: dict[Op, int] = {ops.linear: 1, ops.expert_linear: 2}
+PRODUCTS: dict[Op, int] = {ops.linear: 1, ops.gated_linear: 1, ops.expert_linear: 2}
 """Ops that multiply with a weight, and where among their operands it stands."""
 
 READERS: dict[Op, int] = {**PRODUCTS, ops.embedding: 1}

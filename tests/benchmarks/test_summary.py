@@ -33,6 +33,15 @@ def test_what_misses_is_bold_and_counted():
     assert lines[-1] == "12 of these lines miss something: bold."
 
 
+def test_what_any_of_several_sittings_measured_is_told_of_each_that_did():
+    ours, peer = run("llmc-int4", [0.01] * 3), run("llama.cpp-q4_0", [0.02] * 3)
+    other = run("llmc-int4", [0.01], workload="decode-4096")
+    lines = page([sitting([ours, peer]), sitting([other]), sitting([ours, peer])]).splitlines()
+    assert len([line for line in lines if line.startswith("| decode-64, tiny | llmc int4 |") and "2.00" in line]) == 2
+    assert len([line for line in lines if line.startswith("| decode-4096, tiny | llmc int4 |") and "not" not in line]) == 1
+    assert len([line for line in lines if line.startswith("| decode-64, tiny | llmc int8 |")]) == 1
+
+
 def test_all_that_is_reached_is_said_so():
     runs = [
         run("llmc-int8", [0.01], "int8", shape="minilm-l6", workload="encode-64"),

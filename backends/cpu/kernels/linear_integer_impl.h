@@ -106,8 +106,9 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
 // GATE: of a feed-forward, whose outputs are gates and as many that are multiplied with GATE of them; null of any other.
 template <class W, int N, int K, Function GATE>
 struct IntegerProduct {
-    static_assert(!GATE || N % (2 * LANES) == 0, "gates fill whole panels");
-    static constexpr int ROW = GATE ? N / 2 : N;                                                 // of a row of y
+    static constexpr bool GATED = GATE != nullptr;
+    static_assert(!GATED || N % (2 * LANES) == 0, "gates fill whole panels");
+    static constexpr int ROW = GATED ? N / 2 : N;                                                // of a row of y
     static constexpr int GROUPS = (K + W::GROUP - 1) / W::GROUP;
     static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (ROW + LANES - 1) / LANES;   // of a row; panels
     static constexpr int LINES = step_bytes(W::STORAGE) / 64;                                      // of 32 inputs of a panel
@@ -126,7 +127,7 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void put(int64_t panel, int64_t r0, const Lanes acc[ROWS][PANELS]) const {
         const float *const scales = x.scale + r0, *const biases = bias;   // read once: what is stored could be where they are
-        const bool times = GATE && panel >= COUNT;
+        const bool times = GATED && panel >= COUNT;
         float* const to = y + r0 * ROW + (times ? panel - COUNT : panel) * LANES;
         if constexpr (N % LANES == 0) {
             Lanes added[PANELS];
@@ -139,7 +140,7 @@ struct IntegerProduct {
                     Lanes v = acc[r][p] * scale;
                     if (biases) v += added[p];
                     float* const at = to + r * ROW + p * LANES;
-                    store(at, GATE ? times ? v * load(at) : gates(v) : v);
+                    store(at, GATED ? times ? v * load(at) : gates(v) : v);
                 }
             }
         } else {
@@ -152,7 +153,7 @@ struct IntegerProduct {
     static Lanes gates(const Lanes& v) {
         float x[LANES];
         store(x, v);
-        if constexpr (GATE)
+        if constexpr (GATED)
             for (int i = 0; i < LANES; i++) x[i] = GATE(x[i]);
         return load(x);
     }
@@ -168,16 +169,16 @@ struct IntegerProduct {
     template <class F>
     void walk(int64_t p0, int64_t p1, F f) const {
         const auto some = [&](auto panels, int64_t p, int64_t next) {
-            if constexpr (GATE) f(panels, p, COUNT + p);
-            f(panels, GATE ? COUNT + p : p, next);
+            if constexpr (GATED) f(panels, p, COUNT + p);
+            f(panels, GATED ? COUNT + p : p, next);
         };
         int64_t p = p0;
         for (; p + TILE_PANELS <= p1; p += TILE_PANELS) {
-            const int64_t last = GATE ? COUNT + p : p;
+            const int64_t last = GATED ? COUNT + p : p;
             some(std::integral_constant<int, TILE_PANELS>(), p, p + 2 * TILE_PANELS <= p1 ? p + TILE_PANELS : last);
         }
         if constexpr (COUNT % TILE_PANELS)
-            for (; p < p1; p++) some(std::integral_constant<int, 1>(), p, GATE ? COUNT + p : p);
+            for (; p < p1; p++) some(std::integral_constant<int, 1>(), p, GATED ? COUNT + p : p);
     }
 
     // Few rows: each weight is read once, and taken apart in registers. The panels that are next are announced meanwhile, each line

@@ -6,9 +6,10 @@
 namespace llmc {
 
 constexpr int AT_ONCE = 8;   // rows that are multiplied at once, at most
+constexpr int MOST_ROWS = std::min(SUMS * WIDTH / LANES, AT_ONCE);   // and here, where each has a vector of sums at least
 
-// Rows of what is multiplied: blocks of `each` rows of elements as they are kept, `stride` of them apart; what lies at `ahead` as
-// the first block does is fetched meanwhile, as few rows wait for memory.
+// Rows of what is multiplied: blocks of `each` rows of elements as they are kept, `stride` of them apart; what lies at `ahead`, if
+// that is not null, as the only block does is fetched meanwhile, as few rows wait for memory.
 struct Multiplied {
     const char* const* blocks;
     int64_t stride;
@@ -28,7 +29,7 @@ inline void multiply(const float* x, const int32_t* in, const Multiplied& w, int
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; c++) sum[r][c] = load(y + r * YS + column + c * LANES);
-    const char *const *block = w.blocks, *ahead = w.ahead + column * bytes;
+    const char *const *block = w.blocks, *ahead = w.ahead ? w.ahead + column * bytes : nullptr;
     for (int i = 0; i < n;) {
         const char* at = *block++ + column * bytes;
         for (const int stop = std::min(i + w.each, n); i < stop; i++, at += w.stride * bytes) {
@@ -36,7 +37,8 @@ inline void multiply(const float* x, const int32_t* in, const Multiplied& w, int
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; c++) {
                 element[c] = load_kept<KEPT>(at + c * LANES * bytes);
-                if (ROWS <= 4 && c * LANES * bytes % 64 == 0) __builtin_prefetch(ahead + (i * w.stride + c * LANES) * bytes, 0, 2);
+                if (ROWS <= 4 && ahead && c * LANES * bytes % 64 == 0)
+                    __builtin_prefetch(ahead + (i * w.stride + c * LANES) * bytes, 0, 2);
             }
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
@@ -70,7 +72,7 @@ inline void multiply_columns(const float* x, const int32_t* in, const Multiplied
 // are multiplied as they are, one kernel for each number. MANY: what goes beyond.
 template <Kept KEPT, int N, bool MASKED, bool FEW, bool MANY, int XS, int YS>
 inline void multiply_rows(int from, int to, const float* x, const int32_t* in, const Multiplied& w, int n, bool fresh, float* y) {
-    constexpr int most = std::min(SUMS * WIDTH / LANES, AT_ONCE);
+    constexpr int most = MOST_ROWS;
     const auto some = [&](auto count, int r) {
         constexpr int rows = count() < most ? count() : most;
         const int32_t* mask = MASKED ? in + r * XS : in;

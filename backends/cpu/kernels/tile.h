@@ -25,6 +25,7 @@ struct Block {
 template <int D, int DV, class F>
 class Tile {
     static constexpr int ROWS = TILE_ROWS, WIDE = (DV + LANES - 1) / LANES * LANES;
+    static constexpr bool TOGETHER = MOST_ROWS > 4;   // blocks of values: sums stay in registers, and no rows wait for memory
     alignas(64) float query[ROWS * D], s[ROWS * CHUNK], part[partial_floats(DV)], sofar[partial_floats(DV)];
     alignas(64) int32_t in[ROWS * CHUNK];
     float base[ROWS], mine[ROWS], other[ROWS];
@@ -82,11 +83,11 @@ public:
             const Block& now = block[b];
             const int keys = last[to - 1] - (first + b) * BLOCK + 1;
             stop = b + 1;
-            if (kept_values == Kept::float32 && all_in[b] && !are_few(from, to)) {   // sums stay in registers from block to block
+            if (TOGETHER && kept_values == Kept::float32 && all_in[b] && !are_few(from, to)) {
                 const char* values[CHUNK / BLOCK] = {now.values};
                 for (; stop < count && all_in[stop]; stop++) values[stop - b] = block[stop].values;
-                multiply_rows<Kept::float32, DV, false, false, true, CHUNK, WIDE>(
-                    from, to, s + b * BLOCK, in, {values, now.value_stride, BLOCK, now.values}, std::min(keys, (stop - b) * BLOCK),
+                multiply_rows<Kept::float32, DV, false, true, true, CHUNK, WIDE>(
+                    from, to, s + b * BLOCK, in, {values, now.value_stride, BLOCK, nullptr}, std::min(keys, (stop - b) * BLOCK),
                     b == 0, partial);
                 continue;
             }

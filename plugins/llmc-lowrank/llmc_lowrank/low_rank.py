@@ -35,7 +35,7 @@ class LowRank(Pass):
     """
 
     name = "low-rank"
-    before = frozenset({"quantize"})
+    before = frozenset({"quantize", "fuse-gated-linear"})
     after = frozenset({"canonicalize", "fuse-qkv", "fuse-gate-up"})
 
     class Config(Pass.Config):

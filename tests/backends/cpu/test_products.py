@@ -195,3 +195,12 @@ def test_packing_by_blocks_of_rows_is_packing_at_once(form, monkeypatch):
             packer.pack(name, packer.table_layout([name]))
         packs.append(packer.fill())
     assert np.array_equal(*packs) and packs[0].ctypes.data % 64 == 0 and packs[0].any()
+
+
+@pytest.mark.parametrize(("form", "bits"), [("f32", 32), ("bf16", 16), ("int8", 8)])
+def test_table_that_nothing_multiplies_stays_as_it_is_stored(form, bits):
+    made = program(lambda e, ids: e.op(ops.embedding, ids, e.weight(stored(form, 160, 64), "table")))
+    executable = CpuBackend().lower(made)
+    assert executable.weights.nbytes <= 160 * 64 * bits // 8 + 160 * 4
+    want, got = (step(each, [0, 15, 16, 159])["logits"] for each in (EagerBackend().lower(made), executable))
+    assert np.array_equal(got, want)

@@ -25,11 +25,13 @@ def products(e, ids):
         x = e.op(ops.embedding, ids, weight(e, f"table_{form}", 50, 131))
         return e.op(ops.linear, x, e.weight(stored(form, 70, 131), form), activations="int8")
 
-    return product("int8"), product("int4g32")
+    x = e.op(ops.embedding, ids, weight(e, "table_gates", 50, 131))
+    gates = e.op(ops.gated_linear, x, e.weight(stored("int4g32", 96, 131), "gates"), activation="silu", activations="int8")
+    return product("int8"), product("int4g32"), gates
 
 
 def test_cuts_change_no_bit(note):
-    made = program(products, names=("int8", "int4"))
+    made = program(products, names=("int8", "int4", "gates"))
     ids = [i % 50 for i in range(150)]
     whole = step(CpuBackend().lower(made), ids)
     small = Cuts(8192, 1024)  # blocks of fewer rows than there are, codes of one group at a time

@@ -2,8 +2,11 @@ import pytest
 
 from llmc.ir import ops
 from llmc.ir.decompose import decompose
+from llmc.ir.program import origin_of
+from llmc.ir.types import Origin
 from llmc.passes.fusion.gated_linear import FuseGatedLinear
 from llmc.passes.fusion.rounding import FuseRounding
+from llmc.passes.quantization.quantize import Quantize
 from tests.passes.programs import WIDTH, program
 
 
@@ -24,6 +27,7 @@ def test_gates_are_computed_with_their_products_and_no_bit_changes(run_pass, dif
     assert node.kwargs == {"activation": "gelu_tanh", "activations": "int8"} and len(ctx.matches) == 1
     assert [n.target.name for n in after.nodes] == ["embedding", "gated_linear", "linear"]
     assert difference(after, before) == 0
+    assert origin_of(node).passes[-1] == "fuse-gated-linear"
     assert [n.target.name for n in decompose(after).nodes] == [n.target.name for n in before.nodes]
 
 
@@ -33,6 +37,23 @@ def test_a_norm_that_they_read_is_still_rounded_where_it_is_made(run_pass, diffe
     assert [n.target.name for n in after.nodes] == ["embedding", "rounded_rms_norm", "gated_linear"]
     assert difference(after, before) == 0
     assert [n.target.name for n in decompose(after).nodes] == [n.target.name for n in before.nodes]
+
+
+def test_origins_of_the_product_and_of_what_is_made_of_it_stay(run_pass):
+    before = program(lambda m: gated(m, m.x))
+    for node, module in zip(before.nodes[1:], ("gate_proj", "gate_proj", "up_proj", "act_fn"), strict=True):
+        node.meta["origin"] = Origin(f"mlp.{module}", "", (f"moved-{module}",))
+    after, ctx = run_pass(FuseGatedLinear(), before)
+    origin = origin_of(after.find("gated_linear")[0])
+    assert origin == Origin("mlp", "", ("moved-gate_proj", "moved-act_fn", "fuse-gated-linear"))
+    assert ctx.matches == [Origin("mlp", "", ("moved-gate_proj", "moved-act_fn"))]
+
+
+def test_what_is_quantized_later_is_quantized_all_the_same(run_pass):
+    before = program(lambda m: gated(m, m.x))
+    after, ctx = run_pass(Quantize(bits=8), run_pass(FuseGatedLinear(), before)[0])
+    (node,) = after.find("gated_linear")
+    assert len(ctx.matches) == 1 and str(after.weights[str(node.args[1].target)].format) == "int8"
 
 
 def read_besides(m):
