@@ -36,7 +36,7 @@ def made():
 
 
 def chosen(target):
-    usual = target.name in {best().name, "avx2", "portable"}
+    usual = target.name in {best().name, "avx2"}
     return pytest.param(target, id=target.name, marks=[] if usual else pytest.mark.slow)
 
 
