@@ -78,11 +78,15 @@ def run(
     given["position"] = position
     context = SequenceContext(position, position, out_rows)
     values = _Values(weight)
+    last = {read: node for node in program.graph.nodes for read in node.all_input_nodes}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             values[node] = given[node.target]
         elif node.op == "call_function":
             values[node] = run_node(node, values, context)
+            for read in node.all_input_nodes:  # what is only a weight in another shape would add up to the whole model
+                if last[read] is node:
+                    values.pop(read, None)
     return {name: values[node] for name, node in zip(program.outputs, program.results, strict=True)}
 
 
