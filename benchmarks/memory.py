@@ -4,7 +4,8 @@
 
 A checkpoint with random weights is written in shards, by blocks of rows, compiled and saved by a child process, and deleted.
 While that runs, RssAnon of the child and of all that it has started is read off /proc and summed. Pages of mapped files do not
-count: the system takes them back when it needs them.
+count: the system takes them back when it needs them. Nor does a process that is about to start a program: until then it has the
+memory of its parent.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _write(shard: dict[str, Weight], folder: Path, where: dict[str, str]) -> Non
 
 
 def tree(root: int) -> Iterator[int]:
-    """A process and all that descend from it, by their ids."""
+    """A process and all that descend from it, by their ids, but for those that still run the program of their parent."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -81,7 +82,15 @@ def tree(root: int) -> Iterator[int]:
     while todo:
         process = todo.pop()
         yield process
-        todo += children.get(process, [])
+        todo += [child for child in children.get(process, []) if command_line(child) != command_line(process)]
+
+
+def command_line(process: int) -> bytes:
+    """What a process runs; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def anonymous_bytes(process: int) -> int:
