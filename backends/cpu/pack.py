@@ -31,7 +31,7 @@ from llmc.runtime.cache import CACHE_VARIABLE
 LANES, STEP = 16, 32
 """Outputs in a panel; what K of rows of whole numbers is filled up to a multiple of (`LANES`, `STEP` in the kernels)."""
 
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 22
 """Of the rows, as float32, that are packed at once."""
 
 PRODUCTS = ("linear", "gated_linear")

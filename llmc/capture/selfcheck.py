@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from llmc.capture.export import Wrapper
-from llmc.capture.precision import InFloat32
+from llmc.capture.precision import HALF, InFloat32
 from llmc.errors import CaptureError
 from llmc.ir.module import run
 from llmc.ir.program import Program
+from llmc.ir.weights import Stored
 
 TOLERANCE = 1e-3
 """Difference of a row of logits, beside how far rows are from each other: far above rounding, far below another function."""
@@ -32,15 +33,16 @@ def check_lengths(
     """
     lengths = list(dict.fromkeys((ids.shape[1], 1, 2, *sorted(apart))))
     with stirred(wrapper.module):
-        module = partial(run, program, lambda name: program.weights[name].evaluate())
+        held = {name: w.tensor for name, w in program.weights.items() if isinstance(w, Stored) and w.tensor.dtype in HALF}
+        wide = InFloat32((*wrapper.module.parameters(), *held.values()))
+        module = partial(run, program, lambda name: held[name] if name in held else program.weights[name].evaluate())
         varying: dict[str, tuple[Tensor, Tensor]] = {}
         for length in lengths:
             cut, *more = (x.repeat(1, -(-length // x.shape[1]))[:, :length] for x in (ids, *others.values()))
             given = dict(zip(others, more, strict=True))
-            with torch.no_grad():
+            with torch.no_grad(), wide:
                 try:
-                    with InFloat32(wrapper.module):
-                        expected = wrapper(cut, given)
+                    expected = wrapper(cut, given)
                     found = module(cut[0], **{name: value[0] for name, value in given.items()})
                 except Exception as error:
                     name, reason = type(wrapper.module).__name__, str(error).strip().split("\n")[0]

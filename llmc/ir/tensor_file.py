@@ -24,7 +24,7 @@ DTYPE_CODES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 22
 
 
 def component_name(weight: str, part: str) -> str:
