@@ -24,6 +24,10 @@ struct Lanes {
     Part part[LANES / WIDTH];
 };
 
+// Of a function that is called for a row or less often, from many places of a model: compiled into each of them, it would make
+// compiling the model a quarter longer, and no step shorter.
+#define ONCE __attribute__((noinline))
+
 // The threads of a step. Work is split by ranges that depend on nothing but the sizes and the number of threads;
 // no result depends on where a range ends.
 struct Team {
@@ -38,7 +42,7 @@ class Barrier {
     std::atomic<int> arrived{0}, round{0};
 
 public:
-    void wait(Team team) {
+    ONCE void wait(Team team) {
         const int now = round.load(std::memory_order_relaxed);
         if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == team.size) {
             arrived.store(0, std::memory_order_relaxed);

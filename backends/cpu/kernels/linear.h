@@ -43,7 +43,7 @@ void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, cons
 // they are multiples of. Magnitudes are compared as the integers of their bits, which has no order to keep. A row with an infinity
 // or NaN has the scale NaN, as all that is computed from it must be; one so small that its inverse is infinite becomes zeros.
 template <int K, int GROUP>
-inline float quantize_row(const float* x, int8_t* q, int32_t* sums) {
+ONCE float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     int32_t bits = 0;
     for (int k = 0; k < K; k++) {
         int32_t magnitude;

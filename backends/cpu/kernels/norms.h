@@ -6,7 +6,7 @@ namespace llmc {
 
 // OUTER rows of D in each of `rows`, which are `stride` apart; weight and bias may be null.
 template <int OUTER, int D>
-void rms_norm(const float* x, int64_t stride, const float* weight, float eps, float* y, int64_t rows, Team team) {
+ONCE void rms_norm(const float* x, int64_t stride, const float* weight, float eps, float* y, int64_t rows, Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++)
         for (int o = 0; o < OUTER; o++) {
             const float* in = x + r * stride + o * D;
@@ -20,8 +20,8 @@ void rms_norm(const float* x, int64_t stride, const float* weight, float eps, fl
 }
 
 template <int OUTER, int D>
-void layer_norm(const float* x, int64_t stride, const float* weight, const float* bias, float eps, float* y, int64_t rows,
-                Team team) {
+ONCE void layer_norm(const float* x, int64_t stride, const float* weight, const float* bias, float eps, float* y, int64_t rows,
+                     Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++)
         for (int o = 0; o < OUTER; o++) {
             const float* in = x + r * stride + o * D;
@@ -38,8 +38,8 @@ void layer_norm(const float* x, int64_t stride, const float* weight, const float
 
 // A sum and its norm: OUTER rows of D in each of `rows`, whose sums are `sum_stride` apart and norms `y_stride`.
 template <int OUTER, int D>
-void add_rms_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight, float eps,
-                  float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows, Team team) {
+ONCE void add_rms_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight,
+                       float eps, float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows, Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
         float* out = sum + r * sum_stride;
         for (int i = 0; i < OUTER * D; i++) out[i] = x[r * stride + i] + residual[r * residual_stride + i];
@@ -48,9 +48,9 @@ void add_rms_norm(const float* x, int64_t stride, const float* residual, int64_t
 }
 
 template <int OUTER, int D>
-void add_layer_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight,
-                    const float* bias, float eps, float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows,
-                    Team team) {
+ONCE void add_layer_norm(const float* x, int64_t stride, const float* residual, int64_t residual_stride, const float* weight,
+                         const float* bias, float eps, float* sum, int64_t sum_stride, float* y, int64_t y_stride, int64_t rows,
+                         Team team) {
     for (int64_t r = team.start(rows); r < team.stop(rows); r++) {
         float* out = sum + r * sum_stride;
         for (int i = 0; i < OUTER * D; i++) out[i] = x[r * stride + i] + residual[r * residual_stride + i];
