@@ -70,9 +70,10 @@ def export(
             exported = torch.export.export(wrapper, (ids, others), dynamic_shapes=shapes, strict=False)
             if not is_plain(exported, known):
                 exported = exported.run_decompositions({})
-            table = decompositions()
             for _ in range(MOST_ROUNDS):
-                wanted = {target: table[target] for target in unknown(exported, known) if target in table}
+                left = unknown(exported, known)
+                table = decompositions() if left else {}
+                wanted = {target: table[target] for target in left if target in table}
                 if not wanted:
                     break
                 exported = exported.run_decompositions(wanted)

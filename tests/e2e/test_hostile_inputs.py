@@ -53,14 +53,16 @@ def base(tmp_path_factory):
 def snapshot(folder: Path, cache: Path) -> dict[str, object]:
     """Every file with its length and time of change; of a cache nothing that is complete, nor locks and notes."""
     found = {}
-    for path in sorted(folder.rglob("*")):
-        facts = path.lstat()
-        within = path == cache or cache in path.parents
-        unfinished = path.name.startswith((".", "building-", "damaged-"))
-        complete = path.is_dir() or path.name == "lock" or path.parent.name == "verified" or (path.parent / SEAL).exists()
-        if within and complete and not unfinished:
-            continue
-        found[path.relative_to(folder).as_posix()] = path.is_dir() or (facts.st_size, facts.st_mtime_ns)
+    for parent, folders, files in os.walk(folder):
+        within = Path(parent).is_relative_to(cache)
+        sealed = SEAL in files or Path(parent).name == "verified"
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            complete = sealed or name in folders or name == "lock"
+            if complete and (within or path == cache) and not name.startswith((".", "building-", "damaged-")):
+                continue
+            facts = path.lstat()
+            found[str(path)] = name in folders or (facts.st_size, facts.st_mtime_ns)
     return found
 
 

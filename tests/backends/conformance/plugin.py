@@ -25,6 +25,7 @@ def pytest_load_initial_conftests(early_config: Any, parser: Any) -> None:
 
 
 def pytest_configure(config: Any) -> None:
+    config.addinivalue_line("markers", "slow: takes minutes; run with -m slow")
     if chosen := config.getoption(OPTION, default=None):
         from llmc.conformance.subject import named
         from llmc.errors import LLMCError

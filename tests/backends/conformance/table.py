@@ -11,7 +11,7 @@ from llmc.conformance.formats import FORMATS, WEIGHTS
 from llmc.conformance.programs import Make, build, every_output
 from llmc.conformance.scores import SCORES
 from llmc.conformance.subject import Subject, subject
-from llmc.conformance.together import lower_together
+from llmc.conformance.together import lower_together, parts
 from llmc.conformance.whole import WHOLE
 from llmc.errors import UnsupportedError
 from llmc.ir.op import OPS
@@ -79,7 +79,7 @@ def page(names: list[str]) -> str:
 def refusals(tested: Subject) -> Iterator[tuple[Key, str]]:
     """Each case that the backend refuses, by kind and name, and what it says."""
     kinds: list[tuple[str, Mapping[Any, Make]]] = [("op", CASES), ("score", SCORES), ("whole", WHOLE), ("weight", WEIGHTS)]
-    for kind, cases in kinds:
+    for kind, cases in ((kind, part) for kind, every in kinds for part in parts(every)):
         if kind != "whole" and lower_together(tested, kind, cases):
             continue
         for name, make in cases.items():

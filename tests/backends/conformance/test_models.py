@@ -12,12 +12,19 @@ MOST = {"bf16": 0.05, "int8": 0.05, "int4": 0.3}
 """What a recipe may change of the logits."""
 
 
+def tried(pairs):
+    """Recipes and models as parameters."""
+    return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in models.AGAIN else []) for pair in pairs]
+
+
+FLOATS = [(recipe, name) for name in models.MODELS for recipe in ("raw", "fuse")]
+
+
 def lowered(subject, name, recipe):
     return subject.lower(("model", name, recipe), lambda: models.program(name, recipe))
 
 
-@pytest.mark.parametrize("recipe", ["raw", "fuse"])
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(("recipe", "name"), tried(FLOATS))
 def test_float32_agrees_with_the_original_in_every_form(subject, name, recipe):
     executable, vocab = lowered(subject, name, recipe), models.captured(name).vocab_size
     ids = some_ids(45, vocab)
@@ -30,7 +37,7 @@ def test_float32_agrees_with_the_original_in_every_form(subject, name, recipe):
         assert relative_error(values, models.exact(name, prompt)) <= CLOSE
 
 
-@pytest.mark.parametrize(("recipe", "name"), [*(("fuse", name) for name in models.MODELS), *models.ROUNDING])
+@pytest.mark.parametrize(("recipe", "name"), tried([*(("fuse", name) for name in models.MODELS), *models.ROUNDING]))
 def test_rows_are_the_same_in_every_form_and_with_one_thread_or_two(subject, name, recipe):
     """Bit for bit where the backend is `row_exact`; where it is not, as near as they are to the original, about."""
     executable, vocab = lowered(subject, name, recipe), models.captured(name).vocab_size
@@ -48,7 +55,7 @@ def test_rows_are_the_same_in_every_form_and_with_one_thread_or_two(subject, nam
         assert same_rows(executable, values, alone, tolerance)
 
 
-@pytest.mark.parametrize(("recipe", "name"), models.ROUNDING)
+@pytest.mark.parametrize(("recipe", "name"), tried(models.ROUNDING))
 def test_rounding_is_as_near_to_that_of_the_reference_as_it_allows(subject, recipe, name):
     """What lies between two numbers that can be stored may fall to the other side, and what follows from it is as large as what
     rounding changes in the first place; a single `linear` is held to much less (test_formats.py)."""

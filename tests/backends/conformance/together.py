@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from llmc.errors import LLMCError
 from llmc.runtime.contract import Executable
 
 TOKENS = 39
+MOST = 40
+"""Cases of a program: compilers take more than twice as long for twice as many."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,27 @@ class Found:
         return same_rows(self.executable, self.by_thirteen, self.values, *tolerance)
 
 
+def parts(cases: Mapping[Any, Make]) -> Iterator[dict[Any, Make]]:
+    """Cases by as many as one program has."""
+    names = list(cases)
+    for start in range(0, len(names), MOST):
+        yield {name: cases[name] for name in names[start : start + MOST]}
+
+
 def lower_together(subject: Subject, kind: str, cases: Mapping[Any, Make]) -> Executable | None:
-    """All cases of a kind as one executable; None if the backend refuses one of them, or fails."""
+    """Some cases of a kind as one executable; None if the backend refuses one of them, or fails."""
     try:
-        return subject.lower((kind, "together"), lambda: build_all(_outputs(cases)))
+        return subject.lower((kind, "together", *cases), lambda: build_all(_outputs(cases)))
     except LLMCError:
         return None
 
 
 def find(subject: Subject, kind: str, cases: Mapping[Any, Make], case: Any) -> Found:
     """The result of one case. Raises UnsupportedError if the backend refuses it."""
-    executable = lower_together(subject, kind, cases)
+    part = next(part for part in parts(cases) if case in part)
+    executable = lower_together(subject, kind, part)
     if executable is not None:
-        return _found(executable, _outputs(cases))[_output(case)]
+        return _found(executable, _outputs(part))[_output(case)]
     alone = subject.lower((kind, case), lambda: build(cases[case]))
     return _found(alone, {"logits": cases[case]})["logits"]
 

@@ -143,8 +143,20 @@ class LastCacheAgain(SharedCache):
 
 
 def lowered(module, recipe, *example):
-    program = resolve(recipe).run(capture(module.eval(), *example).program, default()).program
+    return passed(capture(module.eval(), *example).program, recipe)
+
+
+def passed(program, recipe):
+    """A program after the passes of a recipe, and its executable."""
+    program = resolve(recipe).run(program, default()).program
     return program, CpuBackend().lower(program)
+
+
+@cache
+def case_captured(case):
+    """The module of a case, and its program."""
+    module = case().eval()
+    return module, capture(module, (torch.arange(6)[None],)).program
 
 
 @cache
@@ -158,8 +170,8 @@ CASES = (EmbeddingEverywhere, TwoStreams, Crossing, FirstTied, LayerTables, Seco
 @pytest.mark.parametrize("recipe", [[], "fuse"], ids=["raw", "fuse"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_layers_of_unusual_shape_agree_with_the_original(case, recipe):
-    module = case()
-    _, executable = lowered(module, recipe, (torch.arange(6)[None],))
+    module, program = case_captured(case)
+    _, executable = passed(program, recipe)
     with torch.no_grad():
         expected = copy.deepcopy(module).double()(torch.tensor(IDS)[None])[0].numpy()
     whole = prefill(executable.context(CACHE_BLOCKS, 2), IDS)
