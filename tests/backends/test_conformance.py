@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from llmc.conformance.__main__ import main
+from llmc.conformance.subject import available, lacking, registered
+from llmc.errors import PluginError
+from llmc.plugins.registry import Entry, default
+from tests.backends.partial_backends import Absent
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "tests.backends.partial_backends"
 
@@ -38,17 +44,14 @@ def test_refusal_fails_when_it_is_not_declared():
     (f"{MODULE}:Nothing", "AttributeError"),
     ("cpo", "did you mean 'cpu'?"),
 ])  # fmt: skip
-def test_backend_that_is_not_there_is_told_in_a_line(backend, reason):
-    for code, out in (suite(backend), run("llmc.conformance", "--backend", backend)):
+def test_backend_that_is_not_there_is_told_in_a_line(backend, reason, monkeypatch, capsys):
+    monkeypatch.setitem(default()._entries, "backends", dict(default()._entries["backends"]))
+    monkeypatch.setattr(sys, "argv", ["llmc.conformance", "--backend", backend])
+    for code, out in (suite(backend), (main(), capsys.readouterr().err)):
         assert code != 0 and reason in out and "Traceback" not in out
 
 
 def test_registered_backend_that_cannot_run_is_skipped_with_its_reason_and_a_broken_one_is_an_error(monkeypatch):
-    from llmc.conformance.subject import available, lacking, registered
-    from llmc.errors import PluginError
-    from llmc.plugins.registry import Entry, default
-    from tests.backends.partial_backends import Absent
-
     entries = default()._entries["backends"]
     monkeypatch.setitem(entries, "absent", Entry("absent", Absent, "tests", "0"))
     assert "absent" in registered() and "absent" not in available()

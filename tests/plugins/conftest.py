@@ -1,14 +1,31 @@
 """Scratch environments that plugins are built and installed into."""
 
+import json
 import shutil
 import subprocess
 import sysconfig
 import venv
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = """
+import json, sys
+from typer.testing import CliRunner
+from llmc.cli.main import app
+done = [CliRunner().invoke(app, words) for words in json.loads(sys.argv[1])]
+print(json.dumps([(one.exit_code, one.stdout, one.stderr) for one in done]))
+"""
+
+
+class Done(NamedTuple):
+    """What a command of llmc ended with and printed."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Environment:
@@ -29,6 +46,12 @@ class Environment:
         done = subprocess.run([self.python, "-m", *arguments], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def commands(self, *commands: list[str]) -> list[Done]:
+        """Several commands of llmc in one process, which saves its start."""
+        command = [self.python, "-c", COMMANDS, json.dumps(commands)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        return [Done(*one) for one in json.loads(printed.splitlines()[-1])]
 
     def install(self) -> None:
         """Build the plugin from a copy of its sources, and install it."""

@@ -23,7 +23,7 @@ from llmc.plugins.registry import default
 BUNDLED = Path(llmc.__file__).parents[1] / "examples" / "tiny_lm" / "model"
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "library-rope": lambda: library_model("rope", seed=3),
-    "library-learned": lambda: library_model("learned", seed=3),
+    "library-learned": lambda: library_model("learned", seed=3, n_layer=2),
     "learned": LearnedPositions,
     "tril": TrilAttention,
 }
