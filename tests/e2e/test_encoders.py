@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import llmc
+from llmc.backends.eager.backend import EagerBackend
 from llmc.capture.capture import capture
 from llmc.capture.source import open_source
 from llmc.conformance.forms import relative_error
 from llmc.conformance.modules import library_model
 from llmc.errors import CaptureError, InputError
 from llmc.evaluate.similarity import similarity
+from llmc.runtime.model import CompiledModel
 from tests.e2e.encoders import MODELS, Written, bert, exact, made
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "text" / "stsb" / "sts-dev.csv"
@@ -51,7 +53,7 @@ def test_library_encoder_agrees_with_each_sequence_alone(name):
 def test_eager_and_saved_models_give_the_same(tmp_path):
     module = made("mpnet")
     model = llmc.compile(module)
-    eager = llmc.compile(module, backend="eager")
+    eager = CompiledModel(model.program, EagerBackend().lower(model.program), model.info)
     model.save(tmp_path / "m")
     loaded = llmc.load(tmp_path / "m")
     prompts = prompts_of(101, 1)
@@ -84,7 +86,7 @@ def test_encoder_written_by_hand_has_all_its_outputs(recipe):
 
 
 def test_what_an_encoder_cannot_do_is_refused_in_words():
-    model = llmc.compile(made("bert-tokens"))
+    model = llmc.compile(made("bert-tokens"), backend="eager")
     with pytest.raises(InputError, match="reads whole sequences and continues none"):
         model.generate([1, 2, 3])
     with pytest.raises(InputError, match="no output with an entry for each sequence; it gives logits, for each token"):
@@ -307,7 +309,7 @@ def test_trained_encoder_ranks_sentences_as_the_original_does():
     assert abs(similarity(model.encode, PAIRS) - similarity(original, PAIRS)) < 5e-4
 
 
-def test_command_encodes_texts_and_refuses_to_continue_them(folder, monkeypatch):
+def test_command_encodes_texts_and_refuses_to_continue_them(folder, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from typer.testing import CliRunner
 
@@ -330,7 +332,8 @@ def test_command_encodes_texts_and_refuses_to_continue_them(folder, monkeypatch)
     run = CliRunner()
     shown = run.invoke(app, ["encode", str(folder), "a man", "a horse", "--backend", "eager", "--json"])
     assert shown.exit_code == 0 and np.allclose(json.loads(shown.stdout)["values"], expected, atol=1e-6)
-    nothing = run.invoke(app, ["encode", str(folder), "-", "--backend", "eager"], input="")
+    model.save(tmp_path / "m")
+    nothing = run.invoke(app, ["encode", str(tmp_path / "m"), "-"], input="")
     assert nothing.exit_code == 0 and nothing.stdout == ""
-    refused = run.invoke(app, ["generate", str(folder), "a man", "--backend", "eager"])
+    refused = run.invoke(app, ["generate", str(tmp_path / "m"), "a man"])
     assert refused.exit_code == 2 and "continues none" in refused.output
