@@ -47,7 +47,8 @@ inline void unpack(const uint8_t* nibbles, int steps, uint8_t* codes) {
 }
 
 // Codes of a tile: of the first panel's first group, panels `panel_bytes` apart. scales: of CODES, as floats, those of a panel's
-// groups together. next: what is announced meanwhile, so many lines of each panel for every 32 inputs.
+// groups together. next: what is announced meanwhile, so many lines of each panel for every 32 inputs. outputs: of many rows, where
+// those of the next tile will be.
 struct Codes {
     const uint8_t* codes;
     const float* scales;
@@ -55,14 +56,17 @@ struct Codes {
     const uint8_t* next;
     int64_t next_panel;
     int lines;
+    const float* outputs;
 };
 
-// ROWS rows by PANELS panels: groups first to last are added to acc. LINES: those announced where that is fixed, else -1.
-// minus: of each row and group, minus MIDDLE times the sum.
-template <Storage STORAGE, int ROWS, int PANELS, int LINES, int GROUPS, class W>
+// ROWS rows by PANELS panels, each APART after the last: groups first to last are added to acc. LINES: those announced where that
+// is fixed, else -1. minus: of each row and group, minus MIDDLE times the sum.
+// ROW: elements from row to row of the outputs; PUT: lines of a row that are written.
+template <Storage STORAGE, int ROWS, int PANELS, int LINES, int GROUPS, int64_t APART, int ROW, int PUT, class W>
 inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, const int32_t* minus, int first, int last,
                  Lanes acc[ROWS][PANELS]) {
     constexpr int steps = W::GROUP / STEP;
+    constexpr bool MANY = STORAGE == CODES || LINES < 0;
     Lanes total[ROWS][PANELS];   // in registers: the compiler cannot know that acc is not among what is read
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
@@ -74,7 +78,7 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p) * GROUPS + g, minus[r * GROUPS + g]);
+            for (int p = 0; p < PANELS; p++) s[r][p] = w.start((panel + p * APART) * GROUPS + g, minus[r * GROUPS + g]);
         for (int i = 0; i < steps; i++) {
             const int64_t step = int64_t(g - first) * steps + i;
 #pragma GCC unroll 4
@@ -86,13 +90,14 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
 #pragma GCC unroll 8
                 for (int line = 0; line < LINES; line++) prefetch(next + line * 64);
             }
+            if (MANY && step < ROWS * PUT) prefetch_write(from.outputs + step / PUT * ROW + step % PUT * LANES);
             multiply_step<STORAGE, ROWS, PANELS>(from.codes + step * step_bytes(STORAGE), from.panel_bytes,
                                                  x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
         }
 #pragma GCC unroll 4
         for (int p = 0; p < PANELS; p++) {
             const Lanes scale =
-                STORAGE == CODES ? load(from.scales + (p * GROUPS + g) * LANES) : w.scales((panel + p) * GROUPS + g);
+                STORAGE == CODES ? load(from.scales + (p * GROUPS + g) * LANES) : w.scales((panel + p * APART) * GROUPS + g);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) total[r][p] = madd(floats(s[r][p]), scale, total[r][p]);
         }
@@ -109,8 +114,11 @@ struct IntegerProduct {
     static constexpr bool GATED = GATE != nullptr;
     static_assert(!GATED || N % (2 * LANES) == 0, "gates fill whole panels");
     static constexpr int ROW = GATED ? N / 2 : N;                                                // of a row of y
+    static constexpr bool PAIRED = GATED && TILE_PANELS == 2;   // a tile holds gates and what is multiplied with them
     static constexpr int GROUPS = (K + W::GROUP - 1) / W::GROUP;
     static constexpr int64_t SIZE = int64_t(GROUPS) * W::GROUP, COUNT = (ROW + LANES - 1) / LANES;   // of a row; panels
+    static constexpr int64_t APART = PAIRED ? COUNT : 1;   // panels of a tile
+    static constexpr int TOGETHER = PAIRED ? 1 : TILE_PANELS;   // panels of y that a tile gives
     static constexpr int LINES = step_bytes(W::STORAGE) / 64;                                      // of 32 inputs of a panel
     static constexpr int64_t PANEL = SIZE / STEP * LINES * 64;
     static constexpr Storage UNPACKED = W::STORAGE == NIBBLES ? CODES : W::STORAGE;
@@ -127,20 +135,26 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void put(int64_t panel, int64_t r0, const Lanes acc[ROWS][PANELS]) const {
         const float *const scales = x.scale + r0, *const biases = bias;   // read once: what is stored could be where they are
-        const bool times = GATED && panel >= COUNT;
+        const bool times = GATED && !PAIRED && panel >= COUNT;
         float* const to = y + r0 * ROW + (times ? panel - COUNT : panel) * LANES;
         if constexpr (N % LANES == 0) {
             Lanes added[PANELS];
-            for (int p = 0; p < PANELS && biases; p++) added[p] = load(biases + (panel + p) * LANES);
+            for (int p = 0; p < PANELS && biases; p++) added[p] = load(biases + (panel + p * APART) * LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
                 const Lanes scale = all(scales[r]);
+                Lanes v[PANELS];
 #pragma GCC unroll 4
-                for (int p = 0; p < PANELS; p++) {
-                    Lanes v = acc[r][p] * scale;
-                    if (biases) v += added[p];
-                    float* const at = to + r * ROW + p * LANES;
-                    store(at, GATED ? times ? v * load(at) : gates(v) : v);
+                for (int p = 0; p < PANELS; p++) v[p] = biases ? acc[r][p] * scale + added[p] : acc[r][p] * scale;
+                float* const at = to + r * ROW;
+                if constexpr (PAIRED) {
+                    store(at, gates(v[0]) * v[1]);
+                } else {
+#pragma GCC unroll 4
+                    for (int p = 0; p < PANELS; p++) {
+                        const Lanes before = times ? load(at + p * LANES) : Lanes();
+                        store(at + p * LANES, GATED ? times ? v[p] * before : gates(v[p]) : v[p]);
+                    }
                 }
             }
         } else {
@@ -151,6 +165,9 @@ struct IntegerProduct {
     }
 
     static Lanes gates(const Lanes& v) {
+#if defined(__AVX512F__)
+        if constexpr (GATE == static_cast<Function>(silu_)) return silu_(v);
+#endif
         float x[LANES];
         store(x, v);
         if constexpr (GATED)
@@ -168,17 +185,18 @@ struct IntegerProduct {
     // with them. next: those that follow; the last ones announce nothing new.
     template <class F>
     void walk(int64_t p0, int64_t p1, F f) const {
+        constexpr bool after = GATED && !PAIRED;   // what is multiplied with gates
         const auto some = [&](auto panels, int64_t p, int64_t next) {
-            if constexpr (GATED) f(panels, p, COUNT + p);
-            f(panels, GATED ? COUNT + p : p, next);
+            if constexpr (after) f(panels, p, COUNT + p);
+            f(panels, after ? COUNT + p : p, next);
         };
         int64_t p = p0;
-        for (; p + TILE_PANELS <= p1; p += TILE_PANELS) {
-            const int64_t last = GATED ? COUNT + p : p;
-            some(std::integral_constant<int, TILE_PANELS>(), p, p + 2 * TILE_PANELS <= p1 ? p + TILE_PANELS : last);
+        for (; p + TOGETHER <= p1; p += TOGETHER) {
+            const int64_t last = after ? COUNT + p : p;
+            some(std::integral_constant<int, TILE_PANELS>(), p, p + 2 * TOGETHER <= p1 ? p + TOGETHER : last);
         }
-        if constexpr (COUNT % TILE_PANELS)
-            for (; p < p1; p++) some(std::integral_constant<int, 1>(), p, GATED ? COUNT + p : p);
+        if constexpr (COUNT % TOGETHER)
+            for (; p < p1; p++) some(std::integral_constant<int, 1>(), p, after ? COUNT + p : p);
     }
 
     // Few rows: each weight is read once, and taken apart in registers. The panels that are next are announced meanwhile, each line
@@ -186,8 +204,8 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     void few(int64_t panel, int64_t next, int64_t r0, const int32_t* minus) const {
         Lanes acc[ROWS][PANELS] = {};
-        const Codes from{codes(panel), nullptr, PANEL, codes(next), PANEL, LINES};
-        tile<W::STORAGE, ROWS, PANELS, LINES, GROUPS>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
+        const Codes from{codes(panel), nullptr, APART * PANEL, codes(next), APART * PANEL, LINES, nullptr};
+        tile<W::STORAGE, ROWS, PANELS, LINES, GROUPS, APART, ROW, 0>(w, from, panel, x.values + r0 * SIZE, minus, 0, GROUPS, acc);
         put<ROWS, PANELS>(panel, r0, acc);
     }
 
@@ -206,7 +224,7 @@ struct IntegerProduct {
         });
     }
 
-    void two_tiles(const Share<TILE_PANELS>& share) const {
+    void two_tiles(const Share<TOGETHER>& share) const {
         int32_t minus[2 * FEW * GROUPS];
         prepare(share.r0, int(share.r1 - share.r0), minus);
         walk(share.p0, share.p1, [&](auto panels, int64_t p, int64_t next) {
@@ -221,21 +239,23 @@ struct IntegerProduct {
         alignas(64) uint8_t unpacked[W::STORAGE == NIBBLES ? int64_t(PANELS) * CHUNK * W::GROUP * LANES : 1];
         alignas(64) float scales[W::STORAGE == NIBBLES ? PANELS * GROUPS * LANES : 1];
         if constexpr (W::STORAGE == NIBBLES)
-            for (int i = 0; i < PANELS * GROUPS; i++) store(scales + i * LANES, w.scales(panel * GROUPS + i));
+            for (int p = 0; p < PANELS; p++)
+                for (int g = 0; g < GROUPS; g++) store(scales + (p * GROUPS + g) * LANES, w.scales((panel + p * APART) * GROUPS + g));
         for (int g = 0; g < GROUPS; g += CHUNK) {
             const int stop = std::min(g + CHUNK, GROUPS), steps = (stop - g) * (W::GROUP / STEP);
             const int64_t before = int64_t(g) * (W::GROUP / STEP) * LINES * 64;
             const uint8_t* start = codes(panel) + before;
             const int tiles = int((r1 - r0 + TILE - 1) / TILE), lines = W::STORAGE == NIBBLES ? 1 : (LINES + tiles - 1) / tiles;
-            Codes from{start, scales, PANEL, codes(next) + before, PANEL, lines};
+            Codes from{start, scales, APART * PANEL, codes(next) + before, APART * PANEL, lines, nullptr};
             if constexpr (W::STORAGE == NIBBLES) {
-                for (int p = 0; p < PANELS; p++) unpack(start + p * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
+                for (int p = 0; p < PANELS; p++) unpack(start + p * APART * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
                 from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
             }
             int turn = 0;
             by_tiles<(TILE + 1) / 2, TILE>(r0, r1, [&](auto rows, int64_t r) {
                 Codes part = from;
                 part.next += int64_t(turn++ * lines % LINES) * steps * 64;
+                part.outputs = y + (r + rows.value < r1 ? r + rows.value : r0) * ROW + panel % COUNT * LANES;
                 block<rows.value, PANELS>(part, panel, r, g, stop, minus + (r - r0) * GROUPS, acc + (CHUNK < GROUPS ? r - r0 : 0));
             });
         }
@@ -245,21 +265,20 @@ struct IntegerProduct {
     template <int ROWS, int PANELS>
     __attribute__((noinline)) void block(const Codes& from, int64_t panel, int64_t r, int g, int stop, const int32_t* minus,
                                          Lanes acc[][PANELS]) const {
-        for (int i = 0; i < ROWS; i++)
-            for (int p = 0; p < PANELS; p++) prefetch_write(y + (r + i) * ROW + (panel % COUNT + p) * LANES);
+        constexpr int lines = W::STORAGE == NIBBLES ? 1 : -1, put_lines = PAIRED ? 1 : PANELS;
         const int8_t* values = x.values + r * SIZE;
         if constexpr (CHUNK < GROUPS) {
-            tile<UNPACKED, ROWS, PANELS, W::STORAGE == NIBBLES ? 1 : -1, GROUPS>(w, from, panel, values, minus, g, stop, acc);
+            tile<UNPACKED, ROWS, PANELS, lines, GROUPS, APART, ROW, put_lines>(w, from, panel, values, minus, g, stop, acc);
             if (stop == GROUPS) put<ROWS, PANELS>(panel, r, acc);
         } else {
             Lanes sums[ROWS][PANELS] = {};
-            tile<UNPACKED, ROWS, PANELS, W::STORAGE == NIBBLES ? 1 : -1, GROUPS>(w, from, panel, values, minus, 0, GROUPS, sums);
+            tile<UNPACKED, ROWS, PANELS, lines, GROUPS, APART, ROW, put_lines>(w, from, panel, values, minus, 0, GROUPS, sums);
             put<ROWS, PANELS>(panel, r, sums);
         }
     }
 
     void run(int64_t rows, Team team) const {
-        const Share<TILE_PANELS> share(rows, COUNT, team);
+        const Share<TOGETHER> share(rows, COUNT, team);
         if (share.r1 - share.r0 <= FEW) {
             by_tiles<1, FEW>(share.r0, share.r1,
                              [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
