@@ -115,17 +115,15 @@ inline Lanes decay(const Lanes& x) {
     return each([&](int i) {
         const Part zero = {}, at = x.part[i];
         Part n = madd(at, zero + 1.44269504f, zero + 12582912.0f);  // rounds to the nearest whole number
-        const Words power = __builtin_bit_cast(Words, n) << 23;
+        [[maybe_unused]] const Words power = __builtin_bit_cast(Words, n) << 23;
         n -= 12582912.0f;
-        const Part r = madd(n, zero + 2.12194440e-4f, madd(n, zero - 0.693359375f, at));
-        Part p = madd(zero + 1.9875691e-4f, r, zero + 1.3981999e-3f);
-        p = madd(p, r, zero + 8.3334519e-3f);
-        p = madd(p, r, zero + 4.1665796e-2f);
-        p = madd(p, r, zero + 1.6666665e-1f);
-        p = madd(p, r, zero + 5.0000001e-1f);
-        p = madd(p * r, r, r) + 1.0f;
+        const Part p = powers(madd(n, zero - 0.693147181f, at));
+#if defined(__AVX512F__)
+        return Part(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(at, zero - 87.0f, _CMP_NLT_UQ), p, n));   // the same bits
+#else
         const Part y = at < -87.0f ? zero : __builtin_bit_cast(Part, __builtin_bit_cast(Words, p) + power);
         return at != at ? at : y;
+#endif
     });
 }
 

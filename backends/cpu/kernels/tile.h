@@ -53,7 +53,7 @@ public:
                 tops(sofar)[r] = sinks ? sinks[h] : -INFINITY;
                 weights(sofar)[r] = sinks ? 1.0f : 0.0f;
             }
-        std::memset(sofar, 0, rows * WIDE * sizeof(float));
+        if (sinks) std::memset(sofar, 0, rows * WIDE * sizeof(float));
         const int filled = std::min((rows + AT_ONCE - 1) / AT_ONCE * AT_ONCE, ROWS), spare = rows > 4 ? filled - rows : 0;
         std::memset(query + rows * D, 0, spare * D * sizeof(float));  // of rows that are multiplied besides
     }
@@ -70,34 +70,49 @@ public:
         constexpr Kept kept_keys = Blocks::kept_keys, kept_values = Blocks::kept_values;
         constexpr int widest = std::max(kept_keys == Kept::float32 ? 0 : D, kept_values == Kept::float32 ? 0 : DV);
         alignas(64) float room[BLOCK * widest + LANES];
+        const auto keys_of = [&](int b) { return std::min(last[to - 1] - (first + b) * BLOCK + 1, BLOCK); };
         for (int b = 0; b < count; b++) {
             const Block& now = block[b];
-            multiply_block<kept_keys, D * BLOCK, BLOCK, false, D, CHUNK>(from, to, query, in, now.keys, now.key_stride, D,
-                                                                         now.values, true, room, s + b * BLOCK);
+            if (TOGETHER && kept_keys == Kept::float32 && keys_of(b) <= LANES && !are_few(from, to))
+                multiply_rows<Kept::float32, LANES, false, false, true, D, CHUNK>(
+                    from, to, query, in, {&now.keys, now.key_stride, D, nullptr}, D, true, s + b * BLOCK);
+            else
+                multiply_block<kept_keys, D * BLOCK, BLOCK, false, D, CHUNK>(from, to, query, in, now.keys, now.key_stride, D,
+                                                                             now.values, true, room, s + b * BLOCK);
             if (kept_keys == Kept::int8) rescale(from, to, b * BLOCK, now.key_scale);
         }
-        bool all_in[CHUNK / BLOCK];
-        for (int b = 0; b < count; b++) all_in[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
+        int common[CHUNK / BLOCK];
+        for (int b = 0; b < count; b++) common[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
         exponentials(from, to, std::min(count * BLOCK, last[to - 1] - first * BLOCK + 1), partial);
+        bool none = true;   // of values
         for (int b = 0, stop; b < count; b = stop) {
             const Block& now = block[b];
-            const int keys = last[to - 1] - (first + b) * BLOCK + 1;
             stop = b + 1;
-            if (TOGETHER && kept_values == Kept::float32 && all_in[b] && !are_few(from, to)) {
+            int begun = 0;   // positions of block b that are done
+            if (TOGETHER && kept_values == Kept::float32 && common[b] > 0 && !are_few(from, to)) {
                 const char* values[CHUNK / BLOCK] = {now.values};
-                for (; stop < count && all_in[stop]; stop++) values[stop - b] = block[stop].values;
+                int n = std::min(common[b], keys_of(b));
+                for (; common[stop - 1] == BLOCK && stop < count && common[stop] > 0; stop++) {
+                    values[stop - b] = block[stop].values;
+                    n += std::min(common[stop], keys_of(stop));
+                }
                 multiply_rows<Kept::float32, DV, false, true, true, CHUNK, WIDE>(
-                    from, to, s + b * BLOCK, in, {values, now.value_stride, BLOCK, nullptr}, std::min(keys, (stop - b) * BLOCK),
-                    b == 0, partial);
-                continue;
+                    from, to, s + b * BLOCK, in, {values, now.value_stride, BLOCK, nullptr}, n, none, partial);
+                none = false;
+                b = stop - 1;
+                begun = std::min(common[b], keys_of(b));
+                if (begun == keys_of(b)) continue;
             }
+            const Block& here = block[b];
             const char* ahead = next + b < final ? blocks(next + b).keys : blocks(begin + b).keys + D * BLOCK * kept_bytes(kept_keys);
-            if (kept_values == Kept::int8) rescale(from, to, b * BLOCK, now.value_scale);
+            if (kept_values == Kept::int8) rescale(from, to, b * BLOCK, here.value_scale);
             constexpr int elements = DV * BLOCK;
-            const auto add = all_in[b] ? multiply_block<kept_values, elements, DV, false, CHUNK, WIDE>
-                                       : multiply_block<kept_values, elements, DV, true, CHUNK, WIDE>;
-            add(from, to, s + b * BLOCK, in + b * BLOCK, now.values, now.value_stride, std::min(keys, BLOCK), ahead, b == 0, room,
-                partial);
+            const auto add = common[b] == BLOCK ? multiply_block<kept_values, elements, DV, false, CHUNK, WIDE>
+                                                : multiply_block<kept_values, elements, DV, true, CHUNK, WIDE>;
+            const int at = b * BLOCK + begun;
+            add(from, to, s + at, in + at, here.values + begun * here.value_stride * kept_bytes(kept_values), here.value_stride,
+                keys_of(b) - begun, ahead, none, room, partial);
+            none = false;
         }
     }
 
@@ -123,6 +138,7 @@ public:
         if (fresh && having(c) == std::pair(0, rows)) {   // folding into nothing changes no bit
             weigh(c, blocks, sofar);
         } else {
+            if (fresh) std::memset(sofar, 0, rows * WIDE * sizeof(float));
             weigh(c, blocks, part);
             fold(c, part);
         }
@@ -156,12 +172,12 @@ private:
             }
     }
 
-    // The scores of rows with a block that begins at k0 from their products, -infinity for keys that are left out; whether none
-    // is of those up to the last that any row admits.
-    bool score(int from, int to, int32_t k0, int at) {
-        const bool inside = F::everything && f.first(position[to - 1]) <= k0 && k0 + BLOCK - 1 <= last[from];
-        if (inside && F::plain) return true;
-        if (F::everything && f.first(position[to - 1]) <= k0 && last[from] == last[to - 1]) {   // as in a whole sequence
+    // The scores of rows with a block that begins at k0 from their products, -infinity for keys that are left out; how many keys
+    // all rows admit, from the first on. BLOCK: all up to the last that any row admits.
+    int score(int from, int to, int32_t k0, int at) {
+        const bool begun = F::everything && f.first(position[to - 1]) <= k0, inside = begun && k0 + BLOCK - 1 <= last[from];
+        if (inside && F::plain) return BLOCK;
+        if (begun && last[from] == last[to - 1]) {   // as in a whole sequence
             const int keys = last[from] - k0 + 1;
             for (int r = from; r < to; r++) {
                 float* row = s + r * CHUNK + at;
@@ -170,7 +186,7 @@ private:
                     row[j] = j < keys ? value : -INFINITY;
                 }
             }
-            return true;
+            return BLOCK;
         }
         int32_t every = -1;
         for (int r = from; r < to; r++) {
@@ -189,7 +205,7 @@ private:
                 row[j] = mask[j] ? value : -INFINITY;
             }
         }
-        return every;
+        return every ? BLOCK : begun ? std::max(last[from] - k0 + 1, 0) : 0;
     }
 
     // The scores with so many keys, and those that fill their last vector, to weights under the largest of the chunk. Where all are
