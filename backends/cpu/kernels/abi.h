@@ -9,12 +9,18 @@ namespace {
 
 thread_local char problem[512];
 
-// Memory for count entries of so many bytes, aligned for vectors and with one to spare.
+// Memory for count entries of so many bytes, aligned for vectors and with one to spare; much of it in large pages, where the system
+// has them: rows of activations lie so far apart that with small ones an address is looked up for each.
 void* allocate(int64_t count, int64_t bytes) {
+    constexpr size_t line = 64, page = 2 << 20;
     int64_t size;
-    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 127, &size)) throw std::bad_alloc();
-    void* memory = std::aligned_alloc(64, size_t(size) / 64 * 64);
+    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 2 * line - 1, &size)) throw std::bad_alloc();
+    const size_t pages = size_t(size) / page * page;   // the rest stays in small ones, lest it takes more than it needs
+    void* memory = std::aligned_alloc(pages ? page : line, size_t(size) / line * line);
     if (!memory) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    if (pages) madvise(memory, pages, MADV_HUGEPAGE);   // a wish
+#endif
     return memory;
 }
 

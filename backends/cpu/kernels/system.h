@@ -14,6 +14,7 @@
 #include <omp.h>
 #include <optional>
 #include <sched.h>
+#include <sys/mman.h>
 #include <type_traits>
 #include <utility>
 #include <vector>
