@@ -67,6 +67,7 @@ class Generator:
         self.layers = 0
         self._locations: dict[Node, Location] = {}
         self._computed: set[Node] = set()
+        self._done: set[Node] = set()
         self._statements = self.prologue
         self._names = Names(reserved())
         inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
@@ -105,7 +106,9 @@ class Generator:
         name = node.target.name  # type: ignore[union-attr]
         if name not in EMIT:
             self.refuse(node, "there is no C++ for it")
-        EMIT[name](self, node)
+        if node not in self._done:
+            EMIT[name](self, node)
+            self._done.add(node)
 
     def _loop(self, blocks: Blocks) -> None:
         first, last = blocks.layers[0], blocks.layers[-1]
@@ -130,8 +133,10 @@ class Generator:
         self.quantized.clear()
         self._statements, self.loop = self.epilogue, None
         self.caches.leave(loop)
-        placed = [self._locations.pop(node) for node in first]
-        self._locations.update(zip(last, map(loop.after, placed), strict=True))
+        for node, after in zip(first, last, strict=True):
+            if node in self._locations:  # else it is part of what another statement computes
+                self._locations[after] = loop.after(self._locations.pop(node))
+        self._done.update(last)
         self.layers, self.carried = len(blocks.layers), list(pairs.values())
 
     # ---- what emitters use
@@ -199,6 +204,27 @@ class Generator:
         self._locations[view] = place
         self._computed.update((view, value))
         return place
+
+    def only_reader(self, node: Node) -> Node | None:
+        """The node that alone reads a value, in the loop if that is; None if there are more, or none."""
+        if any(len(each.users) != 1 for each in self.counterparts(node)):
+            return None
+        reader = next(iter(node.users))
+        inside = self.loop.__contains__ if self.loop else lambda node: False
+        return reader if reader.op == "call_function" and inside(reader) == inside(node) else None
+
+    def known(self, node: Node, slot: int) -> Location | None:
+        """Where an operand is, or None if it is a number or a weight, or not computed yet."""
+        source = node.args[slot]
+        if not isinstance(source, Node) or source.op == "get_attr":
+            return None
+        found = self.loop.source(node, slot) if self.loop and node in self.loop else source
+        there = isinstance(found, Carried) or found.op == "placeholder" or found in self._done
+        return self.read(node, slot) if there else None
+
+    def include(self, node: Node) -> None:
+        """A statement of another node computes this one too."""
+        self._done.add(node)
 
     def alias(self, node: Node, location: Location) -> None:
         """The value of a node is part of another's memory."""

@@ -12,6 +12,7 @@ from llmc.backends.cpu.emit.table import emits, given
 from llmc.backends.cpu.loops import broadcast_steps, contiguous_steps, element, located, map_rows, nest, row_loop
 from llmc.backends.cpu.pack import LANES, PANELS, PLAIN, group_of, padded
 from llmc.backends.cpu.plan import Location
+from llmc.ir import ops
 from llmc.ir.formats import Format, Integer
 from llmc.ir.program import type_of
 
@@ -76,7 +77,24 @@ def with_zeros(read: Kernels, parts: list[str]) -> list[str]:
 
 @emits("linear")
 def _linear(g: Generator, node: Node) -> None:
-    multiply(g, node, g.new(node))
+    total = residual_sum(g, node)
+    if total:
+        node_of_sum, residual = total
+        multiply(g, node, g.new(node_of_sum), residual=residual)
+        g.include(node_of_sum)
+    else:
+        multiply(g, node, g.new(node))
+
+
+def residual_sum(g: Generator, node: Node) -> tuple[Node, Location] | None:
+    """What alone reads a product of whole numbers, if it is its sum with as large a value that is there, and where that is."""
+    total = g.only_reader(node)
+    if total is None or total.target is not ops.add or not group_read(g, node) or int(type_of(node).shape[-1]) % LANES:
+        return None
+    other = 1 - total.args.index(node)
+    kinds = {type_of(total), type_of(node), type_of(total.args[other])} if isinstance(total.args[other], Node) else set()
+    residual = g.known(total, other) if len(kinds) == 1 else None
+    return (total, residual) if residual and residual.whole and g.new(total).whole else None
 
 
 @emits("gated_linear")
@@ -96,8 +114,9 @@ def _gated_linear(g: Generator, node: Node) -> None:
     g.add(node, text, target, rows=g.count(node), reads=[both], note="")
 
 
-def multiply(g: Generator, node: Node, target: Location, gate: str = "") -> None:
-    """The product of a node's rows with its weight, or, of whole numbers, what `gate` makes of its halves."""
+def multiply(g: Generator, node: Node, target: Location, gate: str = "", residual: Location | None = None) -> None:
+    """The product of a node's rows with its weight, or, of whole numbers, what `gate` makes of its halves, or its sum with a
+    residual."""
     n, k = (int(size) for size in type_of(node.args[1]).shape)
     outer = type_of(node.args[0]).width // k
     x = g.read(node, 0) if outer == 1 else g.packed(node, 0)
@@ -105,8 +124,9 @@ def multiply(g: Generator, node: Node, target: Location, gate: str = "") -> None
     call = product(g, node, 1, n, rows, *([gate] if gate else []))
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     weight = ", ".join(with_zeros(call.read, g.parts(node, 1, call.layout)))
-    text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team);"
-    g.add(node, text, target, reads=call.reads)
+    more = f", {residual.pointer}" if residual else ""
+    text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team{more});"
+    g.add(node, text, target, reads=[*call.reads, *([residual] if residual else [])])
 
 
 @dataclass(frozen=True)

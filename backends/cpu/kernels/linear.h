@@ -29,15 +29,51 @@ void linear_w4(const float* x, int64_t stride, const uint8_t* w, const uint16_t*
                float* y, int64_t rows, Team team);
 
 // The same with x in bfloat16, two in a word and the last filled up, and with x rounded to whole numbers. GATE: y[rows][N / 2] is
-// GATE of the first half of a row, element by element times the second.
+// GATE of the first half of a row, element by element times the second. residual: what is added to y, as large as it is, or null;
+// N is a multiple of LANES where it is given.
 typedef float (*Function)(float);
 template <int N, int K>
 void linear_bf16(const uint16_t* x, const uint16_t* w, const float* bias, float* y, int64_t rows, Team team);
 template <int N, int K, Function GATE = nullptr>
-void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team);
+void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team,
+                 const float* residual = nullptr);
 template <int N, int K, int GROUP, bool ZEROS, Function GATE = nullptr>
 void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias, float* y,
-                 int64_t rows, Team team);
+                 int64_t rows, Team team, const float* residual = nullptr);
+
+#if defined(__AVX512F__)
+// GROUP numbers times `inverse` to the nearest whole numbers, half to even, and their sums over 16 lanes.
+template <int GROUP>
+inline __m512i round_group(const float* x, __m512 inverse, int8_t* q) {
+    __m512i sums = {};
+    for (int k = 0; k < GROUP; k += LANES) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k), inverse));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(whole));
+        sums = _mm512_add_epi32(sums, whole);
+    }
+    return sums;
+}
+
+// Such groups one after the other, four at a time: lanes of one are added up as lanes of the other are.
+template <int GROUP>
+inline void round_groups(const float* x, float inverse, int8_t* q, int32_t* sums, int groups) {
+    const __m512 all = _mm512_set1_ps(inverse);
+    const auto both = [](__m512i a, __m512i b) {
+        return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    };
+    int g = 0;
+    for (; g + 4 <= groups; g += 4) {
+        __m512i s[4];
+        for (int j = 0; j < 4; j++) s[j] = round_group<GROUP>(x + (g + j) * GROUP, all, q + (g + j) * GROUP);
+        const __m512i even = both(s[0], s[1]), odd = both(s[2], s[3]);
+        const __m512i four = _mm512_add_epi32(_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd));
+        const __m256i two = _mm256_add_epi32(_mm512_castsi512_si256(four), _mm512_extracti64x4_epi64(four, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + g),
+                         _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)));
+    }
+    for (; g < groups; g++) sums[g] = _mm512_reduce_add_epi32(round_group<GROUP>(x + g * GROUP, all, q + g * GROUP));
+}
+#endif
 
 // A row as whole multiples of (its largest magnitude / 127), filled up with zeros, and the sum of each GROUP of them; returns what
 // they are multiples of. Magnitudes are compared as the integers of their bits, which has no order to keep. A row with an infinity
@@ -60,13 +96,17 @@ ONCE float quantize_row(const float* x, int8_t* q, int32_t* sums) {
     const auto whole = [&](int k) {
         return __builtin_bit_cast(uint32_t, (finite ? x[k] * inverse : 0.0f) + middle) - __builtin_bit_cast(uint32_t, middle);
     };
-    const auto round_group = [&](int g, int count) {
+    const auto round_some = [&](int g, int count) {
         uint32_t sum = 0;
         for (int k = g * GROUP; k < g * GROUP + count; k++) q[k] = int8_t(whole(k)), sum += whole(k);
         sums[g] = int32_t(sum);
     };
-    for (int g = 0; g < K / GROUP; g++) round_group(g, GROUP);
-    if constexpr (K % GROUP) round_group(K / GROUP, K % GROUP);
+    int begun = 0;   // groups that are done
+#if defined(__AVX512F__)
+    if (finite) round_groups<GROUP>(x, inverse, q, sums, begun = K / GROUP);
+#endif
+    for (int g = begun; g < K / GROUP; g++) round_some(g, GROUP);
+    if constexpr (K % GROUP) round_some(K / GROUP, K % GROUP);
     for (int k = K; k < padded(K, GROUP); k++) q[k] = 0;
     return finite ? largest / 127.0f : NAN;
 }

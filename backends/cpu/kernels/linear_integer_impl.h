@@ -19,6 +19,9 @@ struct FourBits {
     const uint16_t* scale;
     const uint8_t* zero;
     Lanes scales(int64_t panel_group) const { return load_half(scale + panel_group * LANES); }
+    void announce(int64_t panel_group, int groups) const {
+        for (int i = 0; i < groups * LANES; i += 32) prefetch(scale + panel_group * LANES + i);
+    }
     static constexpr int MIDDLE = ZEROS ? 1 : 8;
     Sums start(int64_t panel_group, int32_t minus) const {
         return ZEROS ? zeros_times(zero + panel_group * LANES, minus) : all_sums(minus);
@@ -33,6 +36,7 @@ struct EightBits {
     const uint8_t* codes;
     const float* scale;
     Lanes scales(int64_t panel) const { return load(scale + panel * LANES); }
+    void announce(int64_t panel, int) const { prefetch(scale + panel * LANES); }
     static constexpr int MIDDLE = BYTES_ZERO;
     Sums start(int64_t, int32_t minus) const { return all_sums(minus); }
 };
@@ -131,10 +135,12 @@ struct IntegerProduct {
     Rounded x;
     const float* bias;
     float* y;
+    const float* residual;
 
     template <int ROWS, int PANELS>
     void put(int64_t panel, int64_t r0, const Lanes acc[ROWS][PANELS]) const {
         const float *const scales = x.scale + r0, *const biases = bias;   // read once: what is stored could be where they are
+        const float* const others = residual ? residual + r0 * ROW + panel * LANES : nullptr;
         const bool times = GATED && !PAIRED && panel >= COUNT;
         float* const to = y + r0 * ROW + (times ? panel - COUNT : panel) * LANES;
         if constexpr (N % LANES == 0) {
@@ -152,6 +158,7 @@ struct IntegerProduct {
                 } else {
 #pragma GCC unroll 4
                     for (int p = 0; p < PANELS; p++) {
+                        if (others) v[p] += load(others + r * ROW + p * LANES);
                         const Lanes before = times ? load(at + p * LANES) : Lanes();
                         store(at + p * LANES, GATED ? times ? v[p] * before : gates(v[p]) : v[p]);
                     }
@@ -251,6 +258,8 @@ struct IntegerProduct {
                 for (int p = 0; p < PANELS; p++) unpack(start + p * APART * PANEL, steps, unpacked + p * (steps * step_bytes(CODES)));
                 from.codes = unpacked, from.panel_bytes = steps * step_bytes(CODES);
             }
+            if (g == 0)
+                for (int p = 0; p < PANELS; p++) w.announce((next + p * APART) * GROUPS, GROUPS);
             int turn = 0;
             by_tiles<(TILE + 1) / 2, TILE>(r0, r1, [&](auto rows, int64_t r) {
                 Codes part = from;
@@ -296,15 +305,16 @@ struct IntegerProduct {
 
 template <int N, int K, int GROUP, bool ZEROS, Function GATE>
 void linear_w4a8(const Rounded& x, const uint8_t* w, const uint16_t* scale, const uint8_t* zero, const float* bias, float* y,
-                 int64_t rows, Team team) {
+                 int64_t rows, Team team, const float* residual) {
     typedef FourBits<GROUP, ZEROS> W;
-    IntegerProduct<W, N, K, GATE>{W{w, scale, zero}, x, bias, y}.run(rows, team);
+    IntegerProduct<W, N, K, GATE>{W{w, scale, zero}, x, bias, y, residual}.run(rows, team);
 }
 
 template <int N, int K, Function GATE>
-void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team) {
+void linear_w8a8(const Rounded& x, const uint8_t* w, const float* scale, const float* bias, float* y, int64_t rows, Team team,
+                 const float* residual) {
     typedef EightBits<padded(K)> W;
-    IntegerProduct<W, N, K, GATE>{W{w, scale}, x, bias, y}.run(rows, team);
+    IntegerProduct<W, N, K, GATE>{W{w, scale}, x, bias, y, residual}.run(rows, team);
 }
 
 }  // namespace llmc
