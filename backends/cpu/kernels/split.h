@@ -9,16 +9,14 @@ constexpr int AHEAD = 2048;   // bytes by which reading of weights is announced
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
-constexpr int OWN_ROWS = 128;   // so many for each thread: it takes all panels of its rows
-
 // A thread's part: panels p0 to p1 of rows r0 to r1. Panels are split, so that each is read by one thread, but rows where they are
-// many and panels too few, and where each thread has OWN_ROWS: what is read and written of these is in its cache already, as other
+// many and panels too few, and where each thread has `own`: what is read and written of these is in its cache already, as other
 // statements split rows. What begins in the middle of the panels begins at a multiple of TOGETHER.
 template <int TOGETHER = 1>
 struct Share {
     int64_t p0, p1, r0, r1;
-    Share(int64_t rows, int64_t panels, Team team) {
-        const bool by_rows = rows >= (panels < 4 * team.size ? 4 : OWN_ROWS) * team.size;
+    Share(int64_t rows, int64_t panels, Team team, int64_t own = INT32_MAX) {
+        const bool by_rows = rows >= (panels < 4 * team.size ? 4 : own) * team.size;
         const Team all{0, 1}, of_panels = by_rows ? all : team, of_rows = by_rows ? team : all;
         const int64_t sets = (panels + TOGETHER - 1) / TOGETHER;
         p0 = of_panels.start(sets) * TOGETHER, p1 = std::min(of_panels.stop(sets) * TOGETHER, panels);
