@@ -112,7 +112,8 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
         for (int p = 0; p < PANELS; p++) acc[r][p] = total[r][p];
 }
 
-constexpr int OWN_ROWS = 128;   // of a thread, which then takes all panels of them
+constexpr int OWN_ROWS = 128;            // of a thread, which then takes all panels of them
+constexpr int64_t OWN_BYTES = 8 << 20;   // of weights at most, as each thread reads them then
 
 // GATE: of a feed-forward, whose outputs are gates and as many that are multiplied with GATE of them; null of any other.
 template <class W, int N, int K, Function GATE>
@@ -289,7 +290,7 @@ struct IntegerProduct {
     }
 
     void run(int64_t rows, Team team) const {
-        const Share<TOGETHER> share(rows, COUNT, team, OWN_ROWS);
+        const Share<TOGETHER> share(rows, COUNT, team, (N + LANES - 1) / LANES * PANEL > OWN_BYTES ? INT32_MAX : OWN_ROWS);
         if (share.r1 - share.r0 <= FEW) {
             by_tiles<1, FEW>(share.r0, share.r1,
                              [&](auto tile, int64_t r) { few_rows<tile.value>(share.p0, share.p1, r); });
