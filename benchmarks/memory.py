@@ -70,7 +70,10 @@ def _write(shard: dict[str, Weight], folder: Path, where: dict[str, str]) -> Non
 
 
 def tree(root: int) -> Iterator[int]:
-    """A process and all that descend from it, by their ids, but for those that still run the program of their parent."""
+    """A process and all that descend from it, by their ids, but for those that still run the program of their parent.
+
+    These have its memory. One that goes on with that program and takes memory of its own is missed; a compilation starts none.
+    """
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

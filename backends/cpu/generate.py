@@ -275,8 +275,10 @@ class Generator:
         rows: str | None = None,
         reads: list[Any] | None = None,
         note: str | None = None,
+        also: Node | None = None,
     ) -> None:
-        """A statement that computes (part of) a node. reads None: the node's operands; note None: where it comes from."""
+        """A statement that computes (part of) a node. reads None: the node's operands; note None: where it comes from, and
+        where another node that it computes does (also)."""
         if reads is None:
             slots = [i for i, arg in enumerate(node.args) if isinstance(arg, Node) and arg.op != "get_attr"]
             reads = [self.read(node, slot) for slot in slots]
@@ -284,7 +286,7 @@ class Generator:
         if note is None:
             cost = node_cost(self.program, node)
             size = f"  {cost.weight_bytes / 1e6:.2f} MB, {cost.flops / 1e6:.2f} MFLOP a row" if cost.weight_bytes > 1e4 else ""
-            note = f"{self._where(node)}{size}"
+            note = f"{self._where(node)}{f' + {self._where(also)}' if also else ''}{size}"
         self._statements.append(Statement(text, read, written, rows, comment(note), self.counterparts(node)))
 
     def _where(self, node: Node) -> str:

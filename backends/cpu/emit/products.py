@@ -79,9 +79,8 @@ def with_zeros(read: Kernels, parts: list[str]) -> list[str]:
 def _linear(g: Generator, node: Node) -> None:
     total = residual_sum(g, node)
     if total:
-        node_of_sum, residual = total
-        multiply(g, node, g.new(node_of_sum), residual=residual)
-        g.include(node_of_sum)
+        multiply(g, node, g.new(total[0]), total=total)
+        g.include(total[0])
     else:
         multiply(g, node, g.new(node))
 
@@ -114,7 +113,9 @@ def _gated_linear(g: Generator, node: Node) -> None:
     g.add(node, text, target, rows=g.count(node), reads=[both], note="")
 
 
-def multiply(g: Generator, node: Node, target: Location, gate: str = "", residual: Location | None = None) -> None:
+def multiply(
+    g: Generator, node: Node, target: Location, gate: str = "", total: tuple[Node, Location] | None = None
+) -> None:
     """The product of a node's rows with its weight, or, of whole numbers, what `gate` makes of its halves, or its sum with a
     residual."""
     n, k = (int(size) for size in type_of(node.args[1]).shape)
@@ -124,9 +125,10 @@ def multiply(g: Generator, node: Node, target: Location, gate: str = "", residua
     call = product(g, node, 1, n, rows, *([gate] if gate else []))
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     weight = ", ".join(with_zeros(call.read, g.parts(node, 1, call.layout)))
-    more = f", {residual.pointer}" if residual else ""
+    also, residuals = (total[0], [total[1]]) if total else (None, [])
+    more = "".join(f", {residual.pointer}" for residual in residuals)
     text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team{more});"
-    g.add(node, text, target, reads=[*call.reads, *([residual] if residual else [])])
+    g.add(node, text, target, reads=[*call.reads, *residuals], also=also)
 
 
 @dataclass(frozen=True)

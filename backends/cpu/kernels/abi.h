@@ -9,17 +9,24 @@ namespace {
 
 thread_local char problem[512];
 
-// Memory for count entries of so many bytes, aligned for vectors and with one to spare; much of it in large pages, where the system
-// has them: rows of activations lie so far apart that with small ones an address is looked up for each.
-void* allocate(int64_t count, int64_t bytes) {
-    constexpr size_t line = 64, page = 2 << 20;
+// Memory for count entries of so many bytes, aligned for vectors and with one to spare.
+void* allocate(int64_t count, int64_t bytes, size_t alignment = 64) {
     int64_t size;
-    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 2 * line - 1, &size)) throw std::bad_alloc();
-    const size_t pages = size_t(size) / page * page;   // the rest stays in small ones, lest it takes more than it needs
-    void* memory = std::aligned_alloc(pages ? page : line, size_t(size) / line * line);
+    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 127, &size)) throw std::bad_alloc();
+    void* memory = std::aligned_alloc(alignment, size_t(size) / 64 * 64);
     if (!memory) throw std::bad_alloc();
+    return memory;
+}
+
+// The same of rows that a step fills, much of it in large pages where the system has them: with small ones an address is looked up
+// for each row. What fills no page stays in small ones, and so does the cache, of which a step may touch little.
+void* allocate_rows(int64_t count, int64_t bytes) {
+    constexpr int64_t page = 2 << 20;
+    int64_t size;
+    if (__builtin_mul_overflow(count, bytes, &size) || size < page) return allocate(count, bytes);
+    void* memory = allocate(count, bytes, page);
 #if defined(MADV_HUGEPAGE)
-    if (pages) madvise(memory, pages, MADV_HUGEPAGE);   // a wish
+    madvise(memory, size / page * page, MADV_HUGEPAGE);   // a wish
 #endif
     return memory;
 }
@@ -46,7 +53,7 @@ char* room(char*& memory, int64_t& capacity, int64_t rows, int64_t bytes) {
         std::free(memory);
         memory = nullptr;
         capacity = 0;
-        memory = static_cast<char*>(allocate(rows, bytes));
+        memory = static_cast<char*>(allocate_rows(rows, bytes));
         capacity = rows * bytes;
     }
     return memory;

@@ -94,7 +94,8 @@ inline void tile(const W& w, const Codes& from, int64_t panel, const int8_t* x, 
 #pragma GCC unroll 8
                 for (int line = 0; line < LINES; line++) prefetch(next + line * 64);
             }
-            if (MANY && step < ROWS * PUT) prefetch_write(from.outputs + step / PUT * ROW + step % PUT * LANES);
+            if constexpr (MANY)
+                if (step < ROWS * PUT) prefetch_write(from.outputs + step / PUT * ROW + step % PUT * LANES);
             multiply_step<STORAGE, ROWS, PANELS>(from.codes + step * step_bytes(STORAGE), from.panel_bytes,
                                                  x + g * W::GROUP + i * STEP, GROUPS * W::GROUP, s);
         }

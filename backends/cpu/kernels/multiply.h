@@ -110,17 +110,18 @@ inline void multiply_block(int from, int to, const float* x, const int32_t* in, 
     }
 }
 
-// e^x for x of 0 or less: 0 below e^-87. As exponential, by the bits of the exponent; no number stays none, whatever its bits.
+// e^x for x of 0 or less, to 3e-7 relative: 0 below e^-87. By the bits of the exponent; no number stays none, whatever its bits.
 inline Lanes decay(const Lanes& x) {
     return each([&](int i) {
         const Part zero = {}, at = x.part[i];
         Part n = madd(at, zero + 1.44269504f, zero + 12582912.0f);  // rounds to the nearest whole number
         [[maybe_unused]] const Words power = __builtin_bit_cast(Words, n) << 23;
         n -= 12582912.0f;
-        const Part p = powers(madd(n, zero - 0.693147181f, at));
 #if defined(__AVX512F__)
-        return Part(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(at, zero - 87.0f, _CMP_NLT_UQ), p, n));   // the same bits
+        const Part p = powers(madd(n, zero - 0.693147181f, at));
+        return Part(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(at, zero - 87.0f, _CMP_NLT_UQ), p, n));
 #else
+        const Part p = powers(madd(n, zero + 2.12194440e-4f, madd(n, zero - 0.693359375f, at)));
         const Part y = at < -87.0f ? zero : __builtin_bit_cast(Part, __builtin_bit_cast(Words, p) + power);
         return at != at ? at : y;
 #endif

@@ -81,7 +81,7 @@ public:
                                                                              now.values, true, room, s + b * BLOCK);
             if (kept_keys == Kept::int8) rescale(from, to, b * BLOCK, now.key_scale);
         }
-        int common[CHUNK / BLOCK];
+        int common[CHUNK / BLOCK];   // of half a block the other scores are anything, and not chosen
         for (int b = 0; b < count; b++) common[b] = score(from, to, (first + b) * BLOCK, b * BLOCK);
         exponentials(from, to, std::min(count * BLOCK, last[to - 1] - first * BLOCK + 1), partial);
         bool none = true;   // of values

@@ -35,7 +35,7 @@ ROUNDING = [("int8", "learned")] + [
 ]
 """Recipes that round, and the models that they are tried on."""
 
-AGAIN = {("raw", "bundled"), ("bf16", "bundled"), ("int8", "bundled")}
+AGAIN = {("raw", "bundled"), ("bf16", "bundled")}
 """Recipes and models that are tried in slow runs only: the same recipe is tried on a small model of the same family, and the
 same model with others."""
 

@@ -9,9 +9,9 @@ from llmc.backends.cpu.backend import CpuBackend
 from llmc.backends.cpu.targets import TARGETS, best
 from llmc.conformance.formats import stored
 from llmc.ir import ops
-from tests.backends.cpu.programs import program, step, weight
+from tests.backends.cpu.programs import agree, program, step, weight
 
-ROWS, WIDTH = 61, 48
+ROWS, WIDTH = 61, 144  # panels enough to be split over threads; groups enough to be rounded together, and a part of one
 IDS = [(7 * i) % ROWS for i in range(301)]  # enough rows for each thread to have its own
 WITHIN = re.compile(r"linear_w[48]a8<[^;]*team, \w+\);")
 
@@ -54,7 +54,7 @@ def test_no_bit_tells_where_a_residual_was_added(target):
     expected = step(backend.lower(program(apart, names=(*names, "one", "two", "left", "right"))), IDS)
     executable = backend.lower(program(summed, names=names))
     assert len(WITHIN.findall(next(iter(executable.sources().values())))) == 3  # of `both`, into the later product
-    for count, threads in ((1, 1), (1, 2), (7, 2), (13, 2), (257, 2), (301, 1)):
+    for count, threads in ((1, 1), (1, 2), (7, 2), (13, 2), (31, 2), (255, 2), (257, 2), (301, 1)):
         found = step(executable, IDS[:count], threads=threads)
         for name in names:
             assert found[name].any() and np.array_equal(found[name], expected[name][:count]), (name, count, threads)
@@ -91,6 +91,14 @@ def test_sums_that_are_not_with_one_value_of_their_size_are_made_apart():
         twice = product(e, x, "twice")
         return with_number, with_weight, ragged, e.op(ops.add, twice, twice)
 
-    executable = CpuBackend().lower(program(make, names=("number", "weight", "ragged", "twice")))
-    assert not WITHIN.findall(next(iter(executable.sources().values())))
-    assert all(np.isfinite(values).all() for values in step(executable, IDS[:9]).values())
+    made = program(make, names=("number", "weight", "ragged", "twice"))
+    assert not WITHIN.findall(next(iter(CpuBackend().lower(made).sources().values())))
+    agree(made, IDS[:9])
+
+
+@pytest.mark.skipif(bool(TARGETS["avx2"].lacking or best().lacking), reason="for processors with AVX2")
+def test_rows_are_rounded_alike_on_other_instruction_sets():
+    """Sums of whole numbers are exact, so that only rounding, or the order of groups, could tell."""
+    made = program(summed, names=("first", "second", "both"))
+    one, other = (step(CpuBackend(target).lower(made), IDS[:9]) for target in (best(), TARGETS["avx2"]))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
