@@ -287,7 +287,8 @@ class Generator:
             cost = node_cost(self.program, node)
             size = f"  {cost.weight_bytes / 1e6:.2f} MB, {cost.flops / 1e6:.2f} MFLOP a row" if cost.weight_bytes > 1e4 else ""
             note = f"{self._where(node)}{f' + {self._where(also)}' if also else ''}{size}"
-        self._statements.append(Statement(text, read, written, rows, comment(note), self.counterparts(node)))
+        nodes, others = self.counterparts(node), self.counterparts(also) if also else ()
+        self._statements.append(Statement(text, read, written, rows, comment(note), nodes, others))
 
     def _where(self, node: Node) -> str:
         """The origin of a node, its layer's number replaced by `*` within the loop."""

@@ -77,7 +77,7 @@ class Statement:
 
     rows: the number that is split over the threads ("T", "R", "S", "T * 3") if each thread touches rows of its own share alone;
     None if some thread reads or writes another's. Statements with the same expression split alike. nodes: what it computes
-    (part of), in the loop one of each layer.
+    (part of), in the loop one of each layer; also: those that it computes with them, as many.
     """
 
     text: str
@@ -86,6 +86,7 @@ class Statement:
     rows: str | None = None
     comment: str = ""
     nodes: Sequence[Node] = ()
+    also: Sequence[Node] = ()
 
 
 class Plan:

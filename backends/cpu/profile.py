@@ -78,7 +78,10 @@ class Stamped:
         """before: what each layer waits for when it begins; nothing if it is the first thing of all."""
         for index, statement in enumerate(section):
             names, code = _names(statement, layers), code_of(statement.text)
-            lines = [statement.text, self._stamp([Span(name, code, id(statement) in self._main) for name in names])]
+            others: list[str | None] = [node.name for node in statement.also] or [None for _ in names]
+            main = id(statement) in self._main
+            spans = [Span(name, code, main, other) for name, other in zip(names, others, strict=True)]
+            lines = [statement.text, self._stamp(spans)]
             if statement in self._waits or (index == 0 and before):
                 waited = _names(section[index - 1], layers) if index else before
                 lines.insert(0, self._stamp([Span(name, "", False) for name in waited]))

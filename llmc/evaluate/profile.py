@@ -202,7 +202,7 @@ def _parts(
             calls=len(steps),
             seconds=float(taken.mean()),
             slowest=float(taken.max()),
-            work=work[span.node] if span.main else NOTHING,
+            work=work[span.node] + (work[span.also] if span.also else NOTHING) if span.main else NOTHING,
             activation_bytes=float(moved) if span.main else 0.0,
         )
 

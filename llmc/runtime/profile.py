@@ -18,12 +18,14 @@ class Span:
     """A part of a step.
 
     node: whose code runs, by its name in the program. code: what runs, such as a kernel's name; empty for the time in which a
-    thread waits for the others after that. main: whether the node's own work is done here, and not what prepares it.
+    thread waits for the others after that. main: whether the node's own work is done here, and not what prepares it. also:
+    another node whose work is done with it.
     """
 
     node: str
     code: str
     main: bool
+    also: str | None = None
 
     @property
     def waits(self) -> bool:

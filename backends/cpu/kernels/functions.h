@@ -97,19 +97,6 @@ inline float sigmoid_(float x) {
     return (x < 0 ? e : 1.0f) / (1.0f + e);
 }
 inline float silu_(float x) { return x * sigmoid_(x); }
-
-#if defined(__AVX512F__)
-// silu_ to 6e-7 relative from -87 on, and -0 below: e^-x by one exponent, and no division.
-inline Lanes silu_(const Lanes& v) {
-    const Part zero = {}, x = v.part[0], near = _mm512_max_ps(zero - 87.0f, _mm512_min_ps(zero + 87.0f, x));   // NaN stays NaN
-    Part n = madd(near, zero - 1.44269504f, zero + 12582912.0f);   // rounds to the nearest whole number
-    n -= 12582912.0f;
-    const Part below = _mm512_scalef_ps(powers(madd(n, zero - 0.693147181f, -near)), n) + 1.0f;
-    const Part about = _mm512_rcp14_ps(below), left = madd(-below, about, zero + 1.0f);
-    return {x * Part(_mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x, zero - 87.0f, _CMP_NLT_UQ), left, about, about))};
-}
-#endif
-
 template <class A>
 inline A relu_(A x) { return x < 0 ? 0 : x; }  // so that NaN stays NaN, here and below
 template <class A, class B>

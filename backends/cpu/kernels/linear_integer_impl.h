@@ -176,9 +176,6 @@ struct IntegerProduct {
     }
 
     static Lanes gates(const Lanes& v) {
-#if defined(__AVX512F__)
-        if constexpr (GATE == static_cast<Function>(silu_)) return silu_(v);
-#endif
         float x[LANES];
         store(x, v);
         if constexpr (GATED)

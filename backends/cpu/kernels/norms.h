@@ -58,9 +58,10 @@ ONCE void add_layer_norm(const float* x, int64_t stride, const float* residual, 
     }
 }
 
-// The first 2 P elements of a head turn by (cos, sin)[P]; HALVES: element i with i + P, else 2 i with 2 i + 1.
+// The first 2 P elements of a head turn by (cos, sin)[P]; HALVES: element i with i + P, else 2 i with 2 i + 1. A function of its own: what
+// g++ makes of pairs rounds once or twice, depending on what stands around them, and must be the same wherever heads are turned.
 template <int D, int P, bool HALVES>
-inline void turn(const float* in, const float* cos, const float* sin, float* out) {
+ONCE inline void turn(const float* in, const float* cos, const float* sin, float* out) {
     for (int i = 0; i < P; i++) {
         const int a = HALVES ? i : 2 * i, b = HALVES ? i + P : 2 * i + 1;
         const float low = in[a], high = in[b];

@@ -50,9 +50,6 @@ def chosen(target):
 def test_no_bit_tells_gates_that_products_compute_from_others(made, target):
     backend, ids = CpuBackend(target), [(7 * i) % ROWS for i in range(263)]
     want, whole = step(backend.lower(decompose(made)), ids), backend.lower(made)
-    every = step(whole, ids, threads=1)
-    assert np.allclose(every["silu"], want["silu"], rtol=1e-6, atol=0)  # with AVX-512 this one is computed in another way
-    want["silu"] = every["silu"]
     for count, threads in ((1, 1), (1, 2), (5, 2), (7, 2), (12, 1), (13, 2), (31, 2), (103, 1), (103, 3), (263, 2)):
         got = step(whole, ids[:count], threads=threads)
         for name in CASES:
