@@ -210,8 +210,8 @@ class Generator:
         if any(len(each.users) != 1 for each in self.counterparts(node)):
             return None
         reader = next(iter(node.users))
-        inside = self.loop.__contains__ if self.loop else lambda node: False
-        return reader if reader.op == "call_function" and inside(reader) == inside(node) else None
+        leaves = self.loop is not None and (reader in self.loop) != (node in self.loop)
+        return None if leaves or reader.op != "call_function" else reader
 
     def known(self, node: Node, slot: int) -> Location | None:
         """Where an operand is, or None if it is a number or a weight, or not computed yet."""

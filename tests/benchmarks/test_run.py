@@ -22,13 +22,13 @@ def home(tmp_path_factory):
 def test_sides_take_turns_and_samples_are_written(home, tmp_path):
     done = bench(
         "run", "--home", home, "--shape", "tiny", "--side", "llmc-int8", "--side", "torch-bf16",
-        "--workload", "decode-8", "--pairs", "2", "--threads", "1",
+        "--workload", "mixed", "--pairs", "2", "--threads", "1",
         "--out", str(tmp_path), "--name", "x",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "x.json").read_text())
     assert data["failures"] == []
-    assert [(run["workload"], run["side"]) for run in data["runs"]] == [("decode-8", "llmc-int8"), ("decode-8", "torch-bf16")]
+    assert [(run["workload"], run["side"]) for run in data["runs"]] == [("mixed", "llmc-int8"), ("mixed", "torch-bf16")]
     assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 and run["faults"] >= 0 for run in data["runs"])
     assert all(run["bytes"] > 0 and run["flops"] > 0 for run in data["runs"])
     assert "llmc int8" in done.stdout

@@ -125,10 +125,10 @@ def multiply(
     call = product(g, node, 1, n, rows, *([gate] if gate else []))
     bias = g.plain(node, 2) if given(node, 2) else "nullptr"
     weight = ", ".join(with_zeros(call.read, g.parts(node, 1, call.layout)))
-    also, residuals = (total[0], [total[1]]) if total else (None, [])
-    more = "".join(f", {residual.pointer}" for residual in residuals)
+    also, residual = total or (None, None)
+    more = f", {residual.pointer}" if residual else ""
     text = f"{call.kernel}({call.rows_from()}, {weight}, {bias}, {target.pointer}, {rows.count}, team{more});"
-    g.add(node, text, target, reads=[*call.reads, *residuals], also=also)
+    g.add(node, text, target, reads=[*call.reads, *([residual] if residual else [])], also=also)
 
 
 @dataclass(frozen=True)

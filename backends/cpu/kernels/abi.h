@@ -10,10 +10,10 @@ namespace {
 thread_local char problem[512];
 
 // Memory for count entries of so many bytes, aligned for vectors and with one to spare.
-void* allocate(int64_t count, int64_t bytes, size_t alignment = 64) {
+void* allocate(int64_t count, int64_t bytes, int64_t alignment = 64) {
     int64_t size;
-    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, 127, &size)) throw std::bad_alloc();
-    void* memory = std::aligned_alloc(alignment, size_t(size) / 64 * 64);
+    if (__builtin_mul_overflow(count, bytes, &size) || __builtin_add_overflow(size, alignment + 63, &size)) throw std::bad_alloc();
+    void* memory = std::aligned_alloc(size_t(alignment), size_t(size / alignment * alignment));
     if (!memory) throw std::bad_alloc();
     return memory;
 }
